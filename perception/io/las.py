@@ -8,6 +8,7 @@ because many files hold 8 or 12 of the format's 16 bits.
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from perception.io.errors import FormatError
 
 AGAIN = "the file is damaged or truncated; copy or export it again"
 CHUNK = 1_000_000  # points decoded at a time, so that a forged count allocates nothing
+MAX_CHUNK = 50_000_000  # points in a compressed chunk; writers use 50 000
+# Layers of the LASzip item kinds that are stored in layers; extra bytes have one per byte.
+LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
+EXTRA_BYTES = 14
 SKIPPED = {"X", "Y", "Z", "x", "y", "z", "key_point", "synthetic", "withheld", "overlap"}
 SCALE = 0.0001  # metres; written coordinates are multiples of it
 
@@ -33,12 +38,15 @@ def _check_header(path: Path, data: bytes) -> None:
     header_size, point_offset, records = struct.unpack_from("<HII", data, 94)
     kind, record_length, points = struct.unpack_from("<BHI", data, 104)
     laid_out = header_size + 54 * records <= point_offset <= len(data)
-    position = header_size
+    position, laszip = header_size, None
     for _ in range(records if laid_out else 0):
         if position + 54 > len(data):
             laid_out = False
             break
-        position += 54 + struct.unpack_from("<H", data, position + 20)[0]
+        record = position + 54
+        position = record + struct.unpack_from("<H", data, position + 20)[0]
+        if data[record - 52 : record - 36].startswith(b"laszip encoded"):
+            laszip = data[record:position]
     if minor >= 4 and len(data) >= 375:
         first, extended, points = struct.unpack_from("<QIQ", data, 235)
         if extended and (first + 60 * extended > len(data)):
@@ -53,11 +61,20 @@ def _check_header(path: Path, data: bytes) -> None:
             AGAIN,
         )
     if compressed and points:
-        _check_chunks(path, data, point_offset, points)
+        if laszip is None:
+            raise FormatError(path, "is compressed but has no LASzip record", AGAIN)
+        _check_chunks(path, data, laszip, point_offset, record_length, points)
 
 
-def _check_chunks(path: Path, data: bytes, point_offset: int, points: int) -> None:
-    """The table of a LAZ file's chunks must lie in the file and be no longer than it."""
+def _check_chunks(
+    path: Path, data: bytes, laszip: bytes, point_offset: int, record_length: int, points: int
+) -> None:
+    """The compressed chunks must lie in the file and so must the layers inside each.
+
+    The decoder allocates what these numbers say and ends the process where it cannot.
+    """
+    import lazrs
+
     if point_offset + 8 > len(data):
         raise FormatError(path, "ends before its points", AGAIN)
     (table,) = struct.unpack_from("<q", data, point_offset)
@@ -65,9 +82,32 @@ def _check_chunks(path: Path, data: bytes, point_offset: int, points: int) -> No
         (table,) = struct.unpack_from("<q", data, len(data) - 8)
     if not point_offset + 8 <= table <= len(data) - 8:
         raise FormatError(path, "has no table of its compressed chunks", AGAIN)
-    _, chunks = struct.unpack_from("<II", data, table)
-    if chunks > min(points, len(data)):
-        raise FormatError(path, f"has a table of {chunks} chunks for {points} points", AGAIN)
+    if struct.unpack_from("<I", data, table + 4)[0] > min(points, len(data)):
+        raise FormatError(path, "has an impossible number of compressed chunks", AGAIN)
+    file = io.BytesIO(data)
+    file.seek(point_offset)
+    vlr = lazrs.LazVlr(laszip)
+    chunks = lazrs.read_chunk_table(file, vlr)
+    if vlr.item_size() != record_length or sum(size for _, size in chunks) > len(data):
+        raise FormatError(path, "has compressed chunks larger than the file", AGAIN)
+    if vlr.uses_variable_size_chunks() and sum(count for count, _ in chunks) != points:
+        raise FormatError(path, "has chunks that do not add up to its points", AGAIN)
+    if not vlr.uses_variable_size_chunks() and vlr.chunk_size() > MAX_CHUNK:
+        raise FormatError(path, f"has chunks of {vlr.chunk_size()} points", AGAIN)
+    # Formats 6 to 10: point, number of points, size of every layer, layers.
+    (items,) = struct.unpack_from("<H", laszip, 32)
+    kinds = [struct.unpack_from("<HH", laszip, 34 + 6 * item) for item in range(items)]
+    layers = sum(LAYERS.get(kind, size if kind == EXTRA_BYTES else 0) for kind, size in kinds)
+    position = point_offset + 8
+    for _, size in chunks if layers else ():
+        first = position + record_length + 4
+        sizes = first + 4 * layers
+        if (
+            sizes > len(data)
+            or sizes + sum(struct.unpack_from(f"<{layers}I", data, first)) > position + size
+        ):
+            raise FormatError(path, "has a compressed chunk larger than its place", AGAIN)
+        position += size
 
 
 def read_las(path: Path) -> PointCloud:
@@ -77,9 +117,9 @@ def read_las(path: Path) -> PointCloud:
     data = path.read_bytes()
     if not data:
         raise FormatError(path, "is empty", "copy or record it again")
-    _check_header(path, data)
     parts: dict[str, list[np.ndarray]] = {}
     try:
+        _check_header(path, data)
         with laspy.open(path) as reader:
             names = [n for n in reader.header.point_format.dimension_names if n not in SKIPPED]
             for chunk in reader.chunk_iterator(CHUNK):
@@ -88,6 +128,8 @@ def read_las(path: Path) -> PointCloud:
                 for name in names:
                     parts.setdefault(name, []).append(np.asarray(chunk[name]))
             promised = reader.header.point_count
+    except FormatError:
+        raise
     except Exception as error:  # laspy and lazrs raise their own kinds and whatever struct met
         raise FormatError(path, f"cannot be read as LAS ({error})", AGAIN) from None
     except BaseException as error:
