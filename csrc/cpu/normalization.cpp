@@ -1,0 +1,154 @@
+// Sums over all rows and batch normalization. Rows are summed in fixed blocks, in float64, and the
+// blocks in order: torch's own kernels split by thread, so their last bits depend on how many.
+// Limit: bytes. Statistics read x twice (mean, then centred squares), the rest once.
+#include "cpu/parallel.h"
+
+#include <cmath>
+
+namespace perception {
+namespace {
+
+constexpr int64_t kBlock = 2048;
+
+// sums[s][c] = sum over rows of term(row, c)[s]
+template <int S, class Term>
+std::vector<double> column_sums(int64_t rows, int64_t channels, const Term& term) {
+  const int64_t blocks = (rows + kBlock - 1) / kBlock;
+  std::vector<double> partial(blocks * S * channels, 0.0);
+  parallel_blocks(rows, kBlock, [&](int64_t b, int64_t begin, int64_t end) {
+    double* sum = partial.data() + b * S * channels;
+    for (int64_t i = begin; i < end; ++i) term(i, sum);
+  });
+  std::vector<double> total(S * channels, 0.0);
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int64_t c = 0; c < S * channels; ++c) total[c] += partial[b * S * channels + c];
+  return total;
+}
+
+Tensor sum_rows(const Tensor& x_tensor) {
+  STD_TORCH_CHECK(x_tensor.dim() == 2, "sum_rows: x must be [N, C]");
+  const Tensor x_c = torch::stable::contiguous(x_tensor);
+  const int64_t rows = x_c.size(0), channels = x_c.size(1);
+  Tensor out = empty({channels}, x_c.scalar_type());
+  dispatch_floating(x_c.scalar_type(), "sum_rows", [&](auto tag) {
+    using T = decltype(tag);
+    const T* x = x_c.const_data_ptr<T>();
+    const auto sums = column_sums<1>(rows, channels, [&](int64_t i, double* sum) {
+      for (int64_t c = 0; c < channels; ++c) sum[c] += static_cast<double>(static_cast<Accumulator<T>>(x[i * channels + c]));
+    });
+    for (int64_t c = 0; c < channels; ++c) out.mutable_data_ptr<T>()[c] = static_cast<T>(sums[c]);
+  });
+  return out;
+}
+
+template <class A>
+std::vector<A> read(const std::optional<Tensor>& values, int64_t channels, double otherwise) {
+  std::vector<A> out(channels, static_cast<A>(otherwise));
+  if (values) {
+    STD_TORCH_CHECK(values->numel() == channels, "batch_norm: weight and bias must be [C]");
+    const Tensor contiguous = torch::stable::contiguous(*values);
+    dispatch_floating(values->scalar_type(), "batch_norm", [&](auto tag) {
+      using T = decltype(tag);
+      for (int64_t c = 0; c < channels; ++c)
+        out[c] = static_cast<A>(static_cast<Accumulator<T>>(contiguous.const_data_ptr<T>()[c]));
+    });
+  }
+  return out;
+}
+
+// y = (x - mean) / sqrt(var + eps) * weight + bias with the biased variance over all rows.
+std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std::optional<Tensor>& weight,
+                                              const std::optional<Tensor>& bias, double eps) {
+  STD_TORCH_CHECK(x_tensor.dim() == 2 && x_tensor.size(0) > 0, "batch_norm: x must be [N > 0, C]");
+  const Tensor x_c = torch::stable::contiguous(x_tensor);
+  const int64_t rows = x_c.size(0), channels = x_c.size(1);
+  const ScalarType stats = x_c.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  Tensor y_tensor = torch::stable::empty_like(x_c), mean_out = empty({channels}, stats), var_out = empty({channels}, stats);
+  dispatch_floating(x_c.scalar_type(), "batch_norm", [&](auto tag) {
+    using T = decltype(tag);
+    using A = Accumulator<T>;
+    const T* x = x_c.const_data_ptr<T>();
+    T* y = y_tensor.mutable_data_ptr<T>();
+    A* mean = mean_out.mutable_data_ptr<A>();
+    A* var = var_out.mutable_data_ptr<A>();
+    const auto sums = column_sums<1>(rows, channels, [&](int64_t i, double* sum) {
+      for (int64_t c = 0; c < channels; ++c) sum[c] += static_cast<double>(static_cast<A>(x[i * channels + c]));
+    });
+    std::vector<double> centre(channels);
+    for (int64_t c = 0; c < channels; ++c) mean[c] = static_cast<A>(centre[c] = sums[c] / rows);
+    const auto squares = column_sums<1>(rows, channels, [&](int64_t i, double* sum) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const double d = static_cast<double>(static_cast<A>(x[i * channels + c])) - centre[c];
+        sum[c] += d * d;
+      }
+    });
+    std::vector<A> scale = read<A>(weight, channels, 1.0), shift = read<A>(bias, channels, 0.0);
+    for (int64_t c = 0; c < channels; ++c) {
+      const double v = squares[c] / rows;
+      var[c] = static_cast<A>(v);
+      scale[c] *= static_cast<A>(1.0 / std::sqrt(v + eps));
+    }
+    parallel_blocks(rows, kBlock, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t c = 0; c < channels; ++c)
+          y[i * channels + c] = static_cast<T>((static_cast<A>(x[i * channels + c]) - mean[c]) * scale[c] + shift[c]);
+    });
+  });
+  return {y_tensor, mean_out, var_out};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor, const Tensor& x_tensor,
+                                                       const std::optional<Tensor>& weight, const Tensor& mean_tensor,
+                                                       const Tensor& var_tensor, double eps) {
+  STD_TORCH_CHECK(x_tensor.dim() == 2 && grad_tensor.scalar_type() == x_tensor.scalar_type() &&
+                      grad_tensor.numel() == x_tensor.numel(),
+                  "batch_norm_backward: grad and x must match");
+  const Tensor x_c = torch::stable::contiguous(x_tensor), grad_c = torch::stable::contiguous(grad_tensor);
+  const int64_t rows = x_c.size(0), channels = x_c.size(1);
+  const ScalarType stats = mean_tensor.scalar_type();
+  Tensor dx_tensor = torch::stable::empty_like(x_c), dweight = empty({channels}, stats), dbias = empty({channels}, stats);
+  dispatch_floating(x_c.scalar_type(), "batch_norm_backward", [&](auto tag) {
+    using T = decltype(tag);
+    using A = Accumulator<T>;
+    STD_TORCH_CHECK(stats == scalar_type<A>(), "batch_norm_backward: mean and var have the wrong dtype");
+    const T* x = x_c.const_data_ptr<T>();
+    const T* grad = grad_c.const_data_ptr<T>();
+    const A* mean = mean_tensor.const_data_ptr<A>();
+    const A* var = var_tensor.const_data_ptr<A>();
+    T* dx = dx_tensor.mutable_data_ptr<T>();
+    const auto sums = column_sums<2>(rows, channels, [&](int64_t i, double* sum) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const double g = static_cast<double>(static_cast<A>(grad[i * channels + c]));
+        sum[c] += g;
+        sum[channels + c] += g * static_cast<double>(static_cast<A>(x[i * channels + c]) - mean[c]);
+      }
+    });
+    std::vector<A> scale = read<A>(weight, channels, 1.0), from_mean(channels), from_var(channels);
+    for (int64_t c = 0; c < channels; ++c) {
+      const double inverse = 1.0 / std::sqrt(static_cast<double>(var[c]) + eps);
+      dbias.mutable_data_ptr<A>()[c] = static_cast<A>(sums[c]);
+      dweight.mutable_data_ptr<A>()[c] = static_cast<A>(sums[channels + c] * inverse);
+      scale[c] *= static_cast<A>(inverse);
+      from_mean[c] = static_cast<A>(sums[c] / rows);
+      from_var[c] = static_cast<A>(sums[channels + c] * inverse * inverse / rows);
+    }
+    parallel_blocks(rows, kBlock, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t c = 0; c < channels; ++c) {
+          const int64_t at = i * channels + c;
+          dx[at] = static_cast<T>(scale[c] * (static_cast<A>(grad[at]) - from_mean[c] -
+                                              (static_cast<A>(x[at]) - mean[c]) * from_var[c]));
+        }
+    });
+  });
+  return {dx_tensor, dweight, dbias};
+}
+
+STABLE_TORCH_LIBRARY_IMPL(perception, CPU, m) {
+  m.impl("sum_rows", TORCH_BOX(&sum_rows));
+  m.impl("batch_norm", TORCH_BOX(&batch_norm));
+  m.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));
+}
+
+}  // namespace
+}  // namespace perception

@@ -1,0 +1,120 @@
+// Reductions over segments: segment m holds the list entries ptr[m] .. ptr[m + 1], an entry names a
+// row of x (or -1 for none). Pooling, voxel means and interpolation are all of this form.
+// A segment is summed by one thread in the order of its list. Limit: bytes of x read once an entry.
+#include "cpu/parallel.h"
+
+#include <cmath>
+
+namespace perception {
+namespace {
+
+struct Segments {
+  const int32_t* rows;
+  const int64_t* ptr;
+  int64_t count, channels;
+
+  Segments(const Tensor& x, const Tensor& rows_tensor, const Tensor& ptr_tensor, const char* op)
+      : rows(rows_tensor.const_data_ptr<int32_t>()), ptr(ptr_tensor.const_data_ptr<int64_t>()),
+        count(ptr_tensor.size(0) - 1), channels(x.size(1)) {
+    const int64_t entries = rows_tensor.size(0), limit = x.size(0);
+    STD_TORCH_CHECK(ptr[0] == 0 && ptr[count] <= entries, op, ": ptr reaches beyond the list");
+    std::atomic<bool> outside{false};
+    parallel_blocks(entries, 1 << 16, [&](int64_t, int64_t begin, int64_t end) {
+      bool bad = false;
+      for (int64_t i = begin; i < end; ++i) bad |= rows[i] < -1 || rows[i] >= limit;
+      if (bad) outside = true;
+    });
+    STD_TORCH_CHECK(!outside, op, ": a row is outside 0 .. ", limit - 1);
+  }
+};
+
+void check(const Tensor& x, const Tensor& rows, const Tensor& ptr, const char* op) {
+  STD_TORCH_CHECK(x.dim() == 2, op, ": x must be [N, C]");
+  check_rows(rows, op, "rows");
+  check_ptr(ptr, op);
+}
+
+constexpr int64_t kBlock = 512;
+
+Tensor segment_sum(const Tensor& x_tensor, const Tensor& rows_tensor, const Tensor& ptr_tensor,
+                   const std::optional<Tensor>& weights) {
+  check(x_tensor, rows_tensor, ptr_tensor, "segment_sum");
+  const Tensor x_c = torch::stable::contiguous(x_tensor), rows_c = torch::stable::contiguous(rows_tensor),
+               ptr_c = torch::stable::contiguous(ptr_tensor);
+  const Segments s(x_c, rows_c, ptr_c, "segment_sum");
+  std::optional<Tensor> weights_c;
+  if (weights) {
+    STD_TORCH_CHECK(weights->scalar_type() == x_c.scalar_type() && weights->numel() == rows_c.numel(),
+                    "segment_sum: weights must have the dtype of x and one entry a row");
+    weights_c = torch::stable::contiguous(*weights);
+  }
+  Tensor out_tensor = empty({s.count, s.channels}, x_c.scalar_type());
+  dispatch_floating(x_c.scalar_type(), "segment_sum", [&](auto tag) {
+    using T = decltype(tag);
+    using A = Accumulator<T>;
+    const T* x = x_c.const_data_ptr<T>();
+    const T* w = weights_c ? weights_c->const_data_ptr<T>() : nullptr;
+    T* out = out_tensor.mutable_data_ptr<T>();
+    parallel_blocks(s.count, kBlock, [&](int64_t, int64_t begin, int64_t end) {
+      std::vector<A> sum(s.channels);
+      for (int64_t m = begin; m < end; ++m) {
+        std::fill(sum.begin(), sum.end(), A(0));
+        for (int64_t p = s.ptr[m]; p < s.ptr[m + 1]; ++p) {
+          if (s.rows[p] < 0) continue;
+          const T* row = x + int64_t{s.rows[p]} * s.channels;
+          if (w) {
+            const A weight = static_cast<A>(w[p]);
+            for (int64_t c = 0; c < s.channels; ++c) sum[c] += weight * static_cast<A>(row[c]);
+          } else {
+            for (int64_t c = 0; c < s.channels; ++c) sum[c] += static_cast<A>(row[c]);
+          }
+        }
+        for (int64_t c = 0; c < s.channels; ++c) out[m * s.channels + c] = static_cast<T>(sum[c]);
+      }
+    });
+  });
+  return out_tensor;
+}
+
+// The row of the largest entry of each segment and channel, the first of equal ones, a NaN before
+// any number; -1 for an empty segment.
+Tensor segment_argmax(const Tensor& x_tensor, const Tensor& rows_tensor, const Tensor& ptr_tensor) {
+  check(x_tensor, rows_tensor, ptr_tensor, "segment_argmax");
+  const Tensor x_c = torch::stable::contiguous(x_tensor), rows_c = torch::stable::contiguous(rows_tensor),
+               ptr_c = torch::stable::contiguous(ptr_tensor);
+  const Segments s(x_c, rows_c, ptr_c, "segment_argmax");
+  Tensor out_tensor = empty({s.count, s.channels}, ScalarType::Long);
+  int64_t* out = out_tensor.mutable_data_ptr<int64_t>();
+  dispatch_floating(x_c.scalar_type(), "segment_argmax", [&](auto tag) {
+    using T = decltype(tag);
+    using A = Accumulator<T>;
+    const T* x = x_c.const_data_ptr<T>();
+    parallel_blocks(s.count, kBlock, [&](int64_t, int64_t begin, int64_t end) {
+      std::vector<A> best(s.channels);
+      for (int64_t m = begin; m < end; ++m) {
+        int64_t* arg = out + m * s.channels;
+        std::fill(arg, arg + s.channels, int64_t{-1});
+        for (int64_t p = s.ptr[m]; p < s.ptr[m + 1]; ++p) {
+          if (s.rows[p] < 0) continue;
+          const T* row = x + int64_t{s.rows[p]} * s.channels;
+          for (int64_t c = 0; c < s.channels; ++c) {
+            const A v = static_cast<A>(row[c]);
+            if (arg[c] < 0 || v > best[c] || (std::isnan(v) && !std::isnan(best[c]))) {
+              best[c] = v;
+              arg[c] = s.rows[p];
+            }
+          }
+        }
+      }
+    });
+  });
+  return out_tensor;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(perception, CPU, m) {
+  m.impl("segment_sum", TORCH_BOX(&segment_sum));
+  m.impl("segment_argmax", TORCH_BOX(&segment_argmax));
+}
+
+}  // namespace
+}  // namespace perception

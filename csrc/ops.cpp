@@ -1,0 +1,38 @@
+// Schemas of all native operators. Every operator takes and returns tensors and numbers only;
+// fake kernels, autograd and the torch twin that defines each one stand in perception/sparse/.
+//
+// Conventions: sites are int32 [N, 1 + D], batch first. Row indices are int32 with -1 for "none";
+// pointers into lists (`ptr`) and all element counts are int64.
+// A map is the list [in_rows (P), out_rows (P), tap_ptr (K + 1)]: the pairs of tap k are
+// tap_ptr[k] .. tap_ptr[k + 1], sorted by out_row within the tap.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(perception, m) {
+  m.def("unique_sites(Tensor sites) -> (Tensor unique, Tensor inverse, Tensor order, Tensor ptr)");
+  m.def("build_index(Tensor sites) -> (Tensor index, Tensor info)");
+  m.def("lookup(Tensor index, Tensor sites, Tensor queries) -> Tensor");
+  m.def("reach_sites(Tensor sites, Tensor offsets, int[] stride, bool transposed, int[] bounds) -> Tensor");
+  m.def(
+      "kernel_map(Tensor index, Tensor in_sites, Tensor out_sites, Tensor offsets, int[] stride, "
+      "bool symmetric) -> (Tensor in_rows, Tensor out_rows, Tensor tap_ptr)");
+  m.def(
+      "transpose_map(Tensor in_rows, Tensor out_rows, Tensor tap_ptr, SymInt num_in) -> "
+      "(Tensor in_rows, Tensor out_rows, Tensor tap_ptr)");
+  m.def("group_by(Tensor keys, SymInt num_groups) -> (Tensor order, Tensor ptr)");
+  m.def(
+      "point_sites(Tensor points, Tensor? batch, float[] voxel_size, float[] origin, float[] bounds) "
+      "-> (Tensor sites, Tensor info)");
+  m.def(
+      "conv(Tensor x, Tensor weight, Tensor? bias, Tensor[] map, Tensor[] transposed, "
+      "SymInt num_out, int groups) -> Tensor");
+  m.def(
+      "conv_weight_grad(Tensor x, Tensor grad, Tensor[] map, Tensor[] transposed, int groups) -> Tensor");
+  m.def("segment_sum(Tensor x, Tensor rows, Tensor ptr, Tensor? weights) -> Tensor");
+  m.def("segment_argmax(Tensor x, Tensor rows, Tensor ptr) -> Tensor");
+  m.def("sum_rows(Tensor x) -> Tensor");
+  m.def("batch_norm(Tensor x, Tensor? weight, Tensor? bias, float eps) -> (Tensor y, Tensor mean, Tensor var)");
+  m.def(
+      "batch_norm_backward(Tensor grad, Tensor x, Tensor? weight, Tensor mean, Tensor var, float eps) "
+      "-> (Tensor dx, Tensor dweight, Tensor dbias)");
+  m.def("instruction_set() -> int");
+}

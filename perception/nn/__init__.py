@@ -1,0 +1,55 @@
+"""Layers: all take and return one `SparseTensor`, so that ``torch.nn.Sequential`` composes them."""
+
+from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
+from perception.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
+from perception.nn.pointwise import (
+    ELU,
+    GELU,
+    Dropout,
+    Hardswish,
+    LeakyReLU,
+    Linear,
+    Pointwise,
+    PReLU,
+    Prune,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from perception.nn.pooling import AvgPool, GlobalPool, MaxPool, SumPool, Unpool
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "AvgPool",
+    "BatchNorm",
+    "Conv",
+    "ConvTranspose",
+    "Dropout",
+    "GenerativeConvTranspose",
+    "GlobalPool",
+    "GroupNorm",
+    "Hardswish",
+    "InstanceNorm",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "MaxPool",
+    "PReLU",
+    "Pointwise",
+    "Prune",
+    "ReLU",
+    "ReLU6",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "SumPool",
+    "SyncBatchNorm",
+    "Tanh",
+    "Unpool",
+]

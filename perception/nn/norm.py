@@ -1,0 +1,207 @@
+"""Normalization of features over the sites that exist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perception._native import ops
+from perception.nn.pooling import pool_segments
+from perception.sparse.ops import sum_rows
+from perception.sparse.tensor import SparseTensor
+
+__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "SyncBatchNorm"]
+
+
+@torch.library.register_fake("perception::batch_norm")
+def _(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    stats = x.new_empty(x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    return torch.empty_like(x), stats, torch.empty_like(stats)
+
+
+@torch.library.register_fake("perception::batch_norm_backward")
+def _(
+    grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, var: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean)
+
+
+def batch_norm_twin(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch normalization over the rows of ``[N, C]``, and the mean and biased variance it used."""
+    mean = sum_rows(x) / x.shape[0]
+    centred = x - mean
+    var = sum_rows(centred * centred) / x.shape[0]
+    y = centred * torch.rsqrt(var + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias, mean, var
+
+
+def _setup_batch_norm(ctx: Any, inputs: tuple, output: tuple) -> None:
+    x, weight, bias, ctx.eps = inputs
+    _, mean, var = output
+    ctx.save_for_backward(x, weight, bias, mean, var)
+    ctx.mark_non_differentiable(mean, var)
+    ctx.set_materialize_grads(False)
+
+
+def _batch_norm_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
+    x, weight, bias, mean, var = ctx.saved_tensors
+    if grad is None:
+        return None, None, None, None
+    if torch.is_grad_enabled():  # a second derivative is wanted: go through the definition
+        inputs = [t for t, wanted in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if wanted]
+        y = batch_norm_twin(x, weight, bias, ctx.eps)[0]
+        found = iter(torch.autograd.grad(y, inputs, grad, create_graph=True))
+        return *(next(found) if wanted else None for wanted in ctx.needs_input_grad[:3]), None
+    dx, dweight, dbias = ops.batch_norm_backward(grad, x, weight, mean, var, ctx.eps)
+    return (
+        dx,
+        None if weight is None else dweight.to(weight.dtype),
+        None if bias is None else dbias.to(bias.dtype),
+        None,
+    )
+
+
+torch.library.register_autograd("perception::batch_norm", _batch_norm_backward, setup_context=_setup_batch_norm)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalization over all sites of the batch, as ``torch.nn.BatchNorm1d`` over ``[N, C]``.
+
+    Sums run in a fixed order, so that the result has the same bits with any number of threads. In
+    training with fewer than two sites there is no variance: the running statistics are used.
+
+    Arguments and state are those of ``torch.nn.BatchNorm1d``.
+    """
+
+    def _normalize(self, features: Tensor) -> Tensor:
+        batch_statistics = self.training or not self.track_running_stats
+        if not batch_statistics or features.shape[0] < 2:
+            return self._with_running(features)
+        y, mean, var = ops.batch_norm(features, self.weight, self.bias, self.eps)
+        if self.training and self.track_running_stats:
+            assert self.running_mean is not None and self.running_var is not None
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            momentum = self.momentum
+            if momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+            unbiased = var.detach() * (features.shape[0] / (features.shape[0] - 1))
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        return y
+
+    def _with_running(self, features: Tensor) -> Tensor:
+        if self.running_mean is None or self.running_var is None:
+            return features
+        scale = torch.rsqrt(self.running_var + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -self.running_mean * scale
+        shift = shift if self.bias is None else shift + self.bias
+        return torch.addcmul(shift.to(features.dtype), features, scale.to(features.dtype))
+
+    def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        if x.num_channels != self.num_features:
+            raise ValueError(f"BatchNorm has {self.num_features} features and the tensor {x.num_channels} channels")
+        return x.replace(self._normalize(x.features))
+
+
+class SyncBatchNorm(BatchNorm):
+    """`BatchNorm` with statistics over the sites of all processes of the default group.
+
+    Every process may have a different number of sites, none included (Peng et al., *MegDet*,
+    CVPR 2018). Without an initialized process group it is `BatchNorm`.
+    """
+
+    def _normalize(self, features: Tensor) -> Tensor:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not distributed or not (self.training or not self.track_running_stats):
+            return super()._normalize(features)
+        from torch.distributed.nn.functional import all_reduce
+
+        wide = features.double() if features.dtype == torch.float64 else features.float()
+        count = wide.new_tensor([float(features.shape[0])])
+        torch.distributed.all_reduce(count)
+        if float(count) < 2:
+            return self._with_running(features)
+        mean = all_reduce(sum_rows(wide)) / count
+        centred = wide - mean
+        var = all_reduce(sum_rows(centred * centred)) / count
+        y = centred * torch.rsqrt(var + self.eps)
+        y = y if self.weight is None else y * self.weight
+        y = y if self.bias is None else y + self.bias
+        if self.training and self.track_running_stats:
+            assert self.running_mean is not None and self.running_var is not None
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
+            unbiased = var.detach() * (count / (count - 1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        return y.to(features.dtype)
+
+    @classmethod
+    def convert(cls, module: nn.Module) -> nn.Module:
+        """Replaces every `BatchNorm` inside a module, keeping parameters and statistics."""
+        if isinstance(module, BatchNorm) and not isinstance(module, SyncBatchNorm):
+            out = cls(
+                module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+            )
+            out.weight, out.bias = module.weight, module.bias
+            out.running_mean, out.running_var = module.running_mean, module.running_var
+            out.num_batches_tracked = module.num_batches_tracked
+            out.training = module.training
+            return out
+        for name, child in module.named_children():
+            setattr(module, name, cls.convert(child))
+        return module
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalization over the sites of each sample, as ``torch.nn.GroupNorm`` over ``[B, C, *]``
+    (Wu and He, ECCV 2018), counting only sites that exist."""
+
+    def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        if x.num_channels != self.num_channels:
+            raise ValueError(f"{type(self).__name__} has {self.num_channels} channels and the tensor {x.num_channels}")
+        order, ptr = x.sites.by_sample()
+        sample = x.coords[:, 0].long()
+        # A group's statistics are the means of its channels' statistics.
+        features = x.features if x.dtype == torch.float64 else x.features.float()
+        mean = self._per_group(pool_segments(features, order, ptr, "avg"))
+        centred = features - spread(mean, sample)
+        var = self._per_group(pool_segments(centred * centred, order, ptr, "avg"))
+        y = centred * spread(torch.rsqrt(var + self.eps), sample)
+        if self.weight is not None:
+            y = y * self.weight
+        if self.bias is not None:
+            y = y + self.bias
+        return x.replace(y.to(x.dtype))
+
+    def _per_group(self, channels: Tensor) -> Tensor:
+        grouped = channels.unflatten(1, (self.num_groups, -1)).mean(2, keepdim=True)
+        return grouped.expand(-1, -1, self.num_channels // self.num_groups).flatten(1)
+
+
+def spread(per_sample: Tensor, sample: Tensor) -> Tensor:
+    """``per_sample[sample]``, with a gradient that sums in a fixed order."""
+    from perception.sparse.ops import segment_sum
+
+    return segment_sum(per_sample, sample.int(), torch.arange(len(sample) + 1, device=sample.device))
+
+
+class InstanceNorm(GroupNorm):
+    """Instance normalization: every channel of every sample over its sites, as
+    ``torch.nn.InstanceNorm3d(affine=True)``, counting only sites that exist."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__(num_channels, num_channels, eps, affine)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalization over the channels of each site, as ``torch.nn.LayerNorm`` over ``[N, C]``."""
+
+    def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        return x.replace(super().forward(x.features))

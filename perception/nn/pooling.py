@@ -1,0 +1,108 @@
+"""Pooling over windows and over whole samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from perception.nn.conv import SparseKernel
+from perception.sparse.ops import segment_argmax, segment_sum
+from perception.sparse.sites import Sites
+from perception.sparse.tensor import SparseTensor
+
+__all__ = ["AvgPool", "GlobalPool", "MaxPool", "SumPool", "Unpool", "pool_segments"]
+
+
+def pool_segments(features: Tensor, rows: Tensor, ptr: Tensor, mode: str) -> Tensor:
+    """Reduces listed rows ``[P]`` to segments ``[M, C]`` by ``"max"``, ``"avg"`` or ``"sum"``.
+
+    An empty segment gives zeros.
+    """
+    if mode == "max":
+        arg = segment_argmax(features, rows, ptr)
+        if features.shape[0] == 0:
+            return features.new_zeros(arg.shape)
+        return torch.where(arg >= 0, features.gather(0, arg.clamp(min=0)), 0)
+    total = segment_sum(features, rows, ptr)
+    if mode == "sum":
+        return total
+    return total / ptr.diff().clamp(min=1)[:, None].to(total.dtype)
+
+
+class _Pool(SparseKernel):
+    mode: str
+
+    def __init__(self, kernel_size: int | Sequence[int], stride: int | Sequence[int], *, dim: int = 3):
+        super().__init__(kernel_size, stride, 1, dim, "cube", "same")
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        self._check(x)
+        out = x.sites.strided(self.stride)
+        plan = x.sites.map_to(out, self.offsets, self.stride, self._key, self._symmetric)
+        return SparseTensor(pool_segments(x.features, *plan.by_output(out.num_sites), self.mode), out)
+
+
+class MaxPool(_Pool):
+    """The largest value under the window, over the sites that exist.
+
+    Window and output sites are those of ``Conv(kernel_size=..., stride=...)``. A gradient goes to
+    the first of equal values.
+    """
+
+    mode = "max"
+
+
+class AvgPool(_Pool):
+    """The mean under the window over the sites that exist; window and sites as `MaxPool`."""
+
+    mode = "avg"
+
+
+class SumPool(_Pool):
+    """The sum under the window; window and sites as `MaxPool`."""
+
+    mode = "sum"
+
+
+class Unpool(SparseKernel):
+    """Copies a coarse site's features to the finer sites under its window (summed where windows
+    overlap): the adjoint of `SumPool`. Output sites as `ConvTranspose`."""
+
+    def __init__(self, kernel_size: int | Sequence[int], stride: int | Sequence[int], *, dim: int = 3):
+        super().__init__(kernel_size, stride, 1, dim, "cube", "same")
+
+    def forward(self, x: SparseTensor, *, like: SparseTensor | None = None) -> SparseTensor:
+        self._check(x)
+        out = self._upsampled(x, like)
+        plan = out.map_to(x.sites, self.offsets, self.stride, self._key, self._symmetric)
+        rows, ptr = plan.transposed(out.num_sites).by_output(out.num_sites)
+        return SparseTensor(segment_sum(x.features, rows, ptr), out)
+
+
+class GlobalPool(nn.Module):
+    """All sites of a sample to one, at zero.
+
+    Args:
+        mode: ``"max"``, ``"avg"`` or ``"sum"``.
+
+    Returns:
+        One site ``(b, 0, ..., 0)`` for every b below the batch size; zeros for a sample without
+        sites.
+    """
+
+    def __init__(self, mode: str):
+        super().__init__()
+        if mode not in ("max", "avg", "sum"):
+            raise ValueError(f'mode is {mode!r}; give "max", "avg" or "sum"')
+        self.mode = mode
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        features = pool_segments(x.features, *x.sites.by_sample(), self.mode)
+        coords = x.coords.new_zeros(x.batch_size, 1 + x.dim)
+        coords[:, 0] = torch.arange(x.batch_size, device=x.device)
+        return SparseTensor(features, Sites(coords, x.stride, x.batch_size, is_sorted=True))
+
+    def extra_repr(self) -> str:
+        return repr(self.mode)

@@ -1,0 +1,23 @@
+"""The engine: sparse tensors, kernel maps, and the native operators they stand on."""
+
+from perception.sparse.algebra import batch, cat, union
+from perception.sparse.conv import conv
+from perception.sparse.kernel_map import KernelMap
+from perception.sparse.offsets import kernel_offsets
+from perception.sparse.sites import Sites
+from perception.sparse.tensor import SparseTensor
+from perception.sparse.voxelize import Voxels, devoxelize, voxelize
+
+__all__ = [
+    "KernelMap",
+    "Sites",
+    "SparseTensor",
+    "Voxels",
+    "batch",
+    "cat",
+    "conv",
+    "devoxelize",
+    "kernel_offsets",
+    "union",
+    "voxelize",
+]
