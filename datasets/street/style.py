@@ -1,0 +1,204 @@
+"""The character of a street, drawn once a seed: its road, its ground, what stands along it, who
+is on the way, and how the sensor is mounted.
+
+Everything here is deliberately varied far beyond one city, so that a network trained on many
+streets meets a real one as just another draw (domain randomisation).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.datasets.street import ground as gr
+from perception.datasets.street import materials as m
+from perception.datasets.street.sensor import Sensor
+
+__all__ = ["CHUNK", "PLOTS", "Style"]
+
+#: Length of the pieces in which the world is laid out, m.
+CHUNK: Final = 20.0
+JUNCTION_PITCH: Final = 110.0
+
+#: What may stand behind the pavement, and the likelihood of each by kind of district.
+PLOTS: Final = ("block", "houses", "park", "thicket", "field", "car park", "plaza", "yard wall")
+DISTRICTS: Final[dict[str, tuple[float, ...]]] = {
+    "city": (0.66, 0.03, 0.03, 0.03, 0.00, 0.05, 0.12, 0.08),
+    "town": (0.28, 0.30, 0.10, 0.12, 0.02, 0.05, 0.05, 0.08),
+    "suburb": (0.02, 0.52, 0.12, 0.18, 0.05, 0.04, 0.01, 0.06),
+    "green": (0.03, 0.08, 0.36, 0.34, 0.12, 0.03, 0.02, 0.02),
+}
+
+
+@dataclass(slots=True)
+class Wave:
+    """A sum of sines: a smooth endless curve."""
+
+    amplitudes: tuple[float, ...]
+    wavelengths: tuple[float, ...]
+    phases: tuple[float, ...]
+
+    @classmethod
+    def draw(cls, r: Random, terms: tuple[tuple[float, float], ...]) -> Wave:
+        """Terms (largest amplitude, wavelength)."""
+        return cls(
+            tuple(a * r.uniform(-1.0, 1.0) for a, _ in terms),
+            tuple(w * r.uniform(0.8, 1.3) for _, w in terms),
+            tuple(r.uniform(0.0, 2.0 * math.pi) for _ in terms),
+        )
+
+    def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        y = np.zeros_like(x)
+        for a, w, p in zip(self.amplitudes, self.wavelengths, self.phases, strict=True):
+            y += a * np.sin(2.0 * math.pi * x / w + p)
+        return y
+
+    def at(self, x: float) -> tuple[float, float]:
+        """Value and derivative at one x."""
+        y = dy = 0.0
+        for a, w, p in zip(self.amplitudes, self.wavelengths, self.phases, strict=True):
+            f = 2.0 * math.pi / w
+            y += a * math.sin(f * x + p)
+            dy += a * f * math.cos(f * x + p)
+        return y, dy
+
+
+class Style:
+    """All that is constant along a street.
+
+    Args:
+        seed: any integer.
+    """
+
+    def __init__(self, seed: int) -> None:
+        r = Random(f"street {seed}")
+        self.seed = seed
+        self.district = r.choices(tuple(DISTRICTS), (0.3, 0.24, 0.2, 0.26))[0]
+        city = self.district == "city"
+        self.plots = DISTRICTS[self.district]
+        #: 1 = traffic keeps to the right, -1 = to the left.
+        self.hand = 1.0 if r.random() < 0.8 else -1.0
+        self.parking_right = 2.1 if r.random() < (0.6 if city else 0.35) else 0.0
+        self.parking_left = 2.1 if r.random() < (0.6 if city else 0.35) else 0.0
+        self.lanes = 2 if r.random() < 0.12 else 1
+        self.lane = r.uniform(2.5, 3.6)
+        # The kerbs are symmetric; a side without parking gets the extra width too.
+        self.half_width = self.lane * self.lanes + max(self.parking_left, self.parking_right)
+        self.verge = r.uniform(0.8, 3.0) if r.random() < (0.15 if city else 0.45) else 0.0
+        self.pavement = r.uniform(1.4, 4.5) if r.random() < 0.9 else 0.3
+        self.centre = Wave.draw(r, ((14.0, 320.0), (3.5, 140.0)))
+        self.grade = Wave.draw(r, ((3.0, 420.0), (0.5, 130.0)))
+        bank = 0.6 if city else 1.8
+        self.bank_left = Wave.draw(r, ((bank, 140.0), (0.4 * bank, 50.0)))
+        self.bank_right = Wave.draw(r, ((bank, 140.0), (0.4 * bank, 50.0)))
+        g = np.zeros(gr.GROUND_SIZE)
+        g[gr.HALF_WIDTH] = self.half_width
+        g[gr.VERGE] = self.verge
+        g[gr.PAVEMENT] = self.pavement
+        g[gr.KERB] = r.uniform(0.03, 0.16)
+        g[gr.CROSS_SLOPE] = r.gauss(0.0, 0.012)
+        g[gr.CAMBER] = r.uniform(0.0, 0.03)
+        g[gr.BANK_START] = r.uniform(0.0, 4.0)
+        g[gr.BANK_LENGTH] = r.uniform(4.0, 16.0)
+        g[gr.BUMP] = r.uniform(0.03, 0.28)
+        g[gr.BUMP_LENGTH] = r.uniform(2.0, 7.0)
+        g[gr.TUFT] = r.uniform(0.005, 0.05)
+        g[gr.NOISE_SEED] = r.randrange(1 << 16)
+        g[gr.PATH] = r.uniform(4.0, 18.0) if r.random() < 0.25 else 0.0
+        g[gr.CORNER] = r.uniform(4.0, 14.0)
+        g[gr.VERGE_GRASS] = 1.0 if r.random() < 0.8 else 0.0
+        g[gr.LANES] = r.choice((0.0, 1.0, 1.0, 2.0))
+        g[gr.PAVEMENT_MATERIAL] = m.PAVING if r.random() < 0.75 else m.ASPHALT
+        g[gr.ROAD_MATERIAL] = m.ASPHALT if r.random() < 0.9 else m.PAVING
+        g[gr.HILL] = r.uniform(0.0, 0.4 if city else 1.6)
+        self.ground = g
+        #: Factors on how much of each there is.
+        self.parked = r.uniform(0.1, 0.9)
+        self.people = r.uniform(0.2, 2.5) * (1.6 if city else 1.0)
+        self.poles = r.uniform(0.4, 1.8)
+        self.street_trees = r.uniform(0.0, 0.9)
+        self.greenery = r.uniform(0.4, 1.6)
+        self.tree_size = r.uniform(0.7, 1.4)
+        self.setback = r.uniform(0.0, 2.0) if city else r.uniform(0.5, 6.0)
+        self.storeys = r.uniform(2.0, 6.0)
+        self.speed = 0.0 if r.random() < 0.15 else r.uniform(3.0, 13.5)
+        self.traffic = r.uniform(0.1, 1.0)
+        # Half of the streets start near a junction.
+        self.junction_share = r.uniform(0.3, 1.0)
+        self.start = 0.0
+        junctions = self.junctions(-80.0, 200.0)
+        if junctions and r.random() < 0.5:
+            self.start = r.choice(junctions)[0] + r.uniform(-18.0, 12.0)
+        self.ego_shift = r.gauss(0.0, 0.3)
+        self.ego_yaw = r.gauss(0.0, 0.04)
+        self.sensor = Sensor(
+            columns=r.randint(2130, 2170),
+            height=r.uniform(1.6, 1.9),
+            pitch=r.gauss(0.0, 0.008),
+            roll=r.gauss(0.0, 0.008),
+            range_noise=r.uniform(0.006, 0.012),
+            dropout=r.uniform(0.005, 0.025),
+            gain=r.uniform(0.75, 1.2),
+        )
+
+    def junctions(self, x_from: float, x_to: float) -> list[tuple[float, float, float, float]]:
+        """Side streets whose centre meets the main road between two x: (x, skew, half width,
+        side)."""
+        found = []
+        first, last = math.floor(x_from / JUNCTION_PITCH), math.ceil(x_to / JUNCTION_PITCH)
+        for i in range(first - 1, last + 1):
+            r = Random(f"junction {self.seed} {i}")
+            x = (i + r.uniform(0.2, 0.8)) * JUNCTION_PITCH
+            drawn = (
+                x,
+                r.uniform(-0.25, 0.25),
+                r.uniform(2.3, 5.5),
+                r.choice((-1.0, 0.0, 0.0, 1.0)),
+            )
+            if r.random() < self.junction_share and x_from <= x <= x_to:
+                found.append(drawn)
+        return found
+
+    def plot(self, chunk: int, side: float) -> str:
+        """What lies along one chunk on one side (+1 left, -1 right); neighbours are alike."""
+        r = Random(f"plot {self.seed} {side} {chunk // 2}")
+        if r.random() < 0.35:
+            r = Random(f"plot {self.seed} {side} {chunk}")
+        return r.choices(PLOTS, self.plots)[0]
+
+    def surface(self, chunk: int, side: float) -> float:
+        """Ground of a plot: 0 lawn, 1 paved, 2 asphalt, 3 soil."""
+        r = Random(f"surface {self.seed} {side} {chunk}")
+        plot = self.plot(chunk, side)
+        if plot in ("block", "plaza"):
+            return 1.0 if r.random() < 0.85 else 0.0
+        if plot == "car park":
+            return 2.0
+        return 3.0 if r.random() < 0.12 else 0.0
+
+    def table(self, x_from: int, rows: int) -> NDArray[np.float64]:
+        """The table of ``ground.py`` for x = x_from, x_from + 1, ..."""
+        x = np.arange(x_from, x_from + rows, dtype=np.float64)
+        table = np.empty((rows, gr.T_SIZE))
+        table[:, gr.T_CENTRE] = self.centre(x)
+        table[:, gr.T_SLOPE] = (self.centre(x + 0.5) - self.centre(x - 0.5)) / 1.0
+        table[:, gr.T_HEIGHT] = self.grade(x)
+        table[:, gr.T_BANK_LEFT] = self.bank_left(x)
+        table[:, gr.T_BANK_RIGHT] = self.bank_right(x)
+        chunks = np.floor(x / CHUNK).astype(int)
+        for column, side in ((gr.T_PLOT_LEFT, 1.0), (gr.T_PLOT_RIGHT, -1.0)):
+            first = int(chunks[0])
+            surfaces = np.array([self.surface(c, side) for c in range(first, int(chunks[-1]) + 1)])
+            table[:, column] = surfaces[chunks - first]
+        return table
+
+    def on_road(self, x: float, lateral: float) -> tuple[float, float, float]:
+        """World x, y and heading of the place ``lateral`` metres left of the centre line at x."""
+        y, slope = self.centre.at(x)
+        heading = math.atan(slope)
+        return x - lateral * math.sin(heading), y + lateral * math.cos(heading), heading
