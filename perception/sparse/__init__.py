@@ -1,5 +1,6 @@
 """The engine: sparse tensors, kernel maps, and the native operators they stand on."""
 
+from perception.sparse import pytree as _pytree  # noqa: F401
 from perception.sparse.algebra import batch, cat, union
 from perception.sparse.conv import conv
 from perception.sparse.kernel_map import KernelMap

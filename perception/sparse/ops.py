@@ -258,13 +258,13 @@ def _segment_backward(ctx: Any, grad: Tensor) -> tuple:
     grad_x = grad_weights = None
     entries = rows.shape[0]
     segment = segment_of_entries(ptr, entries)
+    covered = torch.arange(entries, device=ptr.device) < ptr[-1]
     if ctx.needs_input_grad[0]:
-        behind = torch.arange(entries, device=ptr.device) >= ptr[-1]
-        order, back_ptr = group_by(torch.where(behind, -1, rows), ctx.num_rows)
+        order, back_ptr = group_by(torch.where(covered, rows, -1), ctx.num_rows)
         back_weights = None if weights is None else weights[order.long()]
         grad_x = segment_sum(grad, segment[order.long()].int(), back_ptr, back_weights)
     if x is not None:
-        valid = (rows >= 0).to(grad.dtype)
+        valid = ((rows >= 0) & covered).to(grad.dtype)
         grad_weights = (x[rows.long().clamp(min=0)] * grad[segment]).sum(1) * valid
     return grad_x, None, None, grad_weights
 

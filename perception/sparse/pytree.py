@@ -1,0 +1,71 @@
+"""Sparse tensors as trees of tensors, so that ``torch.export`` and function transforms take them.
+
+The leaves are the features, the sites, and the plans that the sites hold at that moment: a network
+traced with its plans given is one graph of tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils import _pytree as pytree
+
+from perception.sparse.kernel_map import KernelMap
+from perception.sparse.sites import Sites
+from perception.sparse.tensor import SparseTensor
+
+__all__: list[str] = []
+
+
+def _flatten_map(plan: KernelMap) -> tuple[list[Any], Any]:
+    reverse = None if plan.monotone else plan._reverse
+    return [*plan.pairs, *(reverse or ()), *(plan._by_output or ())], (
+        plan.monotone,
+        reverse is not None,
+        plan._by_output is not None,
+    )
+
+
+def _unflatten_map(leaves: Any, context: Any) -> KernelMap:
+    monotone, has_reverse, has_rows = context
+    values = list(leaves)
+    plan = KernelMap(tuple(values[:3]), monotone, tuple(values[3:6]) if has_reverse else None)
+    if has_rows:
+        plan._by_output = tuple(values[-2:])
+    return plan
+
+
+def _flatten_sites(sites: Sites) -> tuple[list[Any], Any]:
+    # Plans to foreign sites belong to objects that are not part of the tree.
+    maps = {key: plan for key, plan in sites._maps.items() if key[0][0] != "other"}
+    children = [sites.coords, sites._by_sample, *sites._derived.values(), *maps.values()]
+    return children, (sites.stride, sites.batch_size, sites._is_sorted, tuple(sites._derived), tuple(maps))
+
+
+def _unflatten_sites(children: Any, context: Any) -> Sites:
+    stride, batch_size, is_sorted, derived, maps = context
+    coords, by_sample, *rest = children
+    sites = Sites(coords, stride, batch_size, is_sorted=is_sorted)
+    sites._by_sample = by_sample
+    sites._derived = dict(zip(derived, rest[: len(derived)], strict=True))
+    sites._maps = dict(zip(maps, rest[len(derived) :], strict=True))
+    return sites
+
+
+def _flatten_tensor(x: SparseTensor) -> tuple[list[Any], Any]:
+    return [x.features, x.sites], None
+
+
+def _unflatten_tensor(children: Any, context: Any) -> SparseTensor:
+    x = object.__new__(SparseTensor)
+    x.features, x.sites = children
+    return x
+
+
+pytree.register_pytree_node(
+    KernelMap, _flatten_map, _unflatten_map, serialized_type_name="perception.sparse.KernelMap"
+)
+pytree.register_pytree_node(Sites, _flatten_sites, _unflatten_sites, serialized_type_name="perception.sparse.Sites")
+pytree.register_pytree_node(
+    SparseTensor, _flatten_tensor, _unflatten_tensor, serialized_type_name="perception.SparseTensor"
+)
