@@ -6,6 +6,8 @@ traced with its plans given is one graph of tensors.
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Callable
 from typing import Any
 
 from torch.utils import _pytree as pytree
@@ -62,10 +64,22 @@ def _unflatten_tensor(children: Any, context: Any) -> SparseTensor:
     return x
 
 
-pytree.register_pytree_node(
-    KernelMap, _flatten_map, _unflatten_map, serialized_type_name="perception.sparse.KernelMap"
-)
-pytree.register_pytree_node(Sites, _flatten_sites, _unflatten_sites, serialized_type_name="perception.sparse.Sites")
-pytree.register_pytree_node(
-    SparseTensor, _flatten_tensor, _unflatten_tensor, serialized_type_name="perception.SparseTensor"
-)
+def _register(kind: type, flatten: Callable, unflatten: Callable) -> None:
+    def flatten_with_keys(value: Any) -> tuple[list[Any], Any]:
+        children, context = flatten(value)
+        return [(pytree.SequenceKey(i), child) for i, child in enumerate(children)], context
+
+    pytree.register_pytree_node(
+        kind,
+        flatten,
+        unflatten,
+        serialized_type_name=f"perception.{kind.__name__}",
+        to_dumpable_context=repr,  # nested tuples of names and numbers
+        from_dumpable_context=ast.literal_eval,
+        flatten_with_keys_fn=flatten_with_keys,
+    )
+
+
+_register(KernelMap, _flatten_map, _unflatten_map)
+_register(Sites, _flatten_sites, _unflatten_sites)
+_register(SparseTensor, _flatten_tensor, _unflatten_tensor)
