@@ -41,6 +41,7 @@ def test_same_padding_of_one_axis(size, dilation, expected):
     assert _offsets(kernel_size=size, dilation=dilation, dim=1) == [(v,) for v in expected]
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 def test_same_padding_is_the_padding_of_torch():
     """An impulse through torch's ``padding="same"`` lands where the offsets say."""
     for size, dilation in itertools.product((1, 2, 3, 4, 5), (1, 2, 3)):
