@@ -193,6 +193,21 @@ def _green(
         )
 
 
+def _horizon(pen: Pen, r: Random, x: float, side: float) -> None:
+    """What closes the view where nothing nearer does: woods, tree lines, buildings."""
+    kind = r.random()
+    away = r.uniform(32.0, 70.0)
+    if kind < 0.5:
+        for _ in range(4):
+            item = ob.tree(r, r.uniform(1.0, 1.9), low=r.uniform(0.2, 1.5))
+            pen.put(item, x + r.uniform(-10, 10), side * (away + r.uniform(-4, 8)), 0.0, 4.0)
+            pen.put(ob.bush(r, r.uniform(1.0, 2.6)), x + r.uniform(-10, 10), side * away, 0.0, 4.0)
+    elif kind < 0.85:
+        out = 0.0 if side > 0 else math.pi
+        item = ob.building(r, r.uniform(12.0, 20.0), 12.0, r.uniform(5.0, 14.0))
+        pen.put(item, x, side * (away + 6.0), out + r.choice((0.0, 0.3, -0.3)), 8.0, 10.0)
+
+
 def _side(pen: Pen, r: Random, chunk: int, side: float) -> None:
     """Everything behind the kerb on one side of a chunk."""
     style = pen.style
@@ -251,7 +266,10 @@ def _side(pen: Pen, r: Random, chunk: int, side: float) -> None:
             )
     elif plot == "thicket":
         near = edge + r.uniform(0.4, 4.0)
-        _green(pen, r, x, near, near + 3.0, side, 1.5, 7.0)
+        _green(pen, r, x, near, near + 4.0, side, 2.0, 0.0)
+        for _ in range(_times(r, 8.0 * style.greenery)):
+            lateral = side * (near + r.uniform(0.0, 5.0))
+            pen.put(ob.bush(r, r.uniform(0.6, 2.4)), x + r.uniform(-10, 10), lateral, 0.0, 1.0)
         _green(pen, r, x, near + 2.0, near + 16.0, side, 4.0, 5.0)
     elif plot == "field":
         _green(pen, r, x, edge + 1.0, 60.0, side, 0.5, 1.0)
@@ -304,6 +322,7 @@ def _side(pen: Pen, r: Random, chunk: int, side: float) -> None:
                 4.0,
                 8.0,
             )
+    _horizon(pen, r, x, side)
     # On the verge and the pavement.
     strip = kerb + 0.5 * style.verge if style.verge else kerb + 0.45
     if r.random() < style.street_trees:
@@ -404,7 +423,8 @@ def _side_streets(pen: Pen, r: Random, chunk: int) -> None:
                     if r.random() < 0.3 * style.poles:
                         pen.put(ob.pole(r), x_of(half + 0.4), side * lateral, turn)
                 lateral += 19.0
-            if r.random() < 0.6:  # waiting at the mouth
+            own = style.mouth is not None and style.mouth[0] == cx and style.mouth[2] == side
+            if not own and r.random() < 0.6:  # waiting at the mouth
                 lane = -side * style.hand * 0.45 * half
                 back = style.half_width + r.uniform(5.0, 9.0)
                 vehicle = ob.car(r) if r.random() < 0.9 else ob.truck(r)

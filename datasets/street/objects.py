@@ -318,11 +318,16 @@ def cyclist(r: Random, crank: float = 0.0) -> Item:
     return Item(rows, (1.85, 0.66, height), k.CYCLIST)
 
 
-def tree(r: Random, size: float = 1.0) -> Item:
-    """A tree: a trunk, sometimes forked, and a crown of leafy clumps; or a conifer."""
+def tree(r: Random, size: float = 1.0, low: float | None = None) -> Item:
+    """A tree: a trunk, sometimes forked, and a crown of leafy clumps; or a conifer.
+    The crown begins ``low`` metres above the ground (by default where it likes)."""
     rows: list[Row] = []
     radius = size * r.choice((r.uniform(0.06, 0.16), r.uniform(0.12, 0.32)))
-    clear = r.uniform(1.3, 3.2) * (0.6 + 0.4 * size)
+    clear = low
+    if clear is None:
+        clear = (
+            r.uniform(0.3, 1.3) if r.random() < 0.2 else r.uniform(1.3, 3.2) * (0.6 + 0.4 * size)
+        )
     height = size * r.uniform(5.0, 12.0)
     gain = r.uniform(0.8, 1.2)
     lean = (r.gauss(0.0, 0.06), r.gauss(0.0, 0.06))
@@ -344,26 +349,26 @@ def tree(r: Random, size: float = 1.0) -> Item:
                 top=(-0.7 * radius, 0.7 * radius), top_width=1.4 * radius, gain=bark)
         )  # fmt: skip
     density = r.uniform(0.5, 2.4)
-    spread = size * r.uniform(1.4, 3.4)
+    spread = size * r.uniform(1.4, 4.2)
     if r.random() < 0.14:  # conifer
-        low = r.uniform(0.2, 1.2)
+        foot = r.uniform(0.2, 1.2)
         for level in range(5):
             f = level / 5.0
-            z = low + f * (height - low)
+            z = foot + f * (height - foot)
             rows.append(
                 crown(k.VEGETATION, m.LEAF, (0.0, 0.0, z + 0.4),
                       (spread * (1 - f) * 0.8, spread * (1 - f) * 0.8, 0.14 * height), density + 1.0, gain=gain)
             )  # fmt: skip
         return Item(rows, None, k.VEGETATION)
-    for _ in range(r.randint(5, 10)):
+    for _ in range(r.randint(6, 13)):
         a = r.uniform(0.0, 2.0 * math.pi)
         d = spread * r.uniform(0.15, 0.75)
         s = spread * r.uniform(0.35, 0.62)
-        low = clear + s * r.uniform(0.2, 0.9) + abs(r.gauss(0.0, 0.25)) * (height - clear)
+        z = clear + s * r.uniform(0.2, 0.9) + abs(r.gauss(0.0, 0.25)) * (height - clear)
         rows.append(
             crown(
                 k.VEGETATION, m.LEAF,
-                (d * math.cos(a) + lean[0] * low, d * math.sin(a) + lean[1] * low, min(low, height)),
+                (d * math.cos(a) + lean[0] * z, d * math.sin(a) + lean[1] * z, min(z, height)),
                 (s, s, s * r.uniform(0.55, 0.9)), density * r.uniform(0.7, 1.4), gain=gain,
             )
         )  # fmt: skip

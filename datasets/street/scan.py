@@ -79,7 +79,11 @@ class Street:
             along = side == -style.hand  # the own direction
             for lane in range(style.lanes):
                 own = along and lane == 0
-                speed = style.speed if own else r.uniform(3.0, 14.0) * (1.0 if along else -1.0)
+                speed = (
+                    style.speed
+                    if own and style.mouth is None
+                    else r.uniform(3.0, 14.0) * (1.0 if along else -1.0)
+                )
                 at = -0.5 * LOOP + r.uniform(8.0, 20.0)
                 while at < 0.5 * LOOP - 12.0:
                     if r.random() < 0.55 * style.traffic and not (own and abs(at) < 12.0):
@@ -102,7 +106,12 @@ class Street:
                 if r.random() < 0.1:
                     lateral = edge - 0.3
                 movers.append(self._mover("person", r, len(movers), side * lateral, speed))
-        return movers
+        # Nobody walks or rides through the own car.
+        return [
+            mover
+            for mover in movers
+            if mover.kind in ("car", "truck") or abs(mover.lateral - self._ego_lateral) > 1.8
+        ]
 
     def _mover(self, kind: str, r: Random, number: int, lateral: float, speed: float) -> Mover:
         return Mover(
@@ -152,8 +161,14 @@ class Street:
     def pose(self, frame: int) -> NDArray[np.float64]:
         """``[4, 4] float64`` world_from_sensor of a frame."""
         time = frame / RATE
-        x, y, heading = self.style.on_road(self._ego_x(time), self._ego_lateral)
-        yaw = heading + self.style.ego_yaw
+        along, lateral, turn = self._ego_x(time), self._ego_lateral, self.style.ego_yaw
+        if self.style.mouth is not None:
+            junction, skew, side, back = self.style.mouth
+            lateral = side * (self.style.half_width + back)
+            along = junction + skew * lateral - side * self.style.hand * 1.2
+            turn -= side * 0.5 * math.pi + math.atan(skew)
+        x, y, heading = self.style.on_road(along, lateral)
+        yaw = heading + turn
         c, s = math.cos(yaw), math.sin(yaw)
         # The car stands on its four wheels.
         wheels = np.array([[1.35, 0.8], [1.35, -0.8], [-1.35, 0.8], [-1.35, -0.8]])

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from perception.datasets.street.ground import ground_height, ground_surface
-from perception.datasets.street.materials import GLASS, GRASS, LEAF, MATERIALS
+from perception.datasets.street.materials import DARK_PAINT, GLASS, GRASS, MATERIALS, PAINT
 from perception.datasets.street.raycast import (
     GAIN,
     LABEL,
@@ -52,7 +52,7 @@ class Sensor:
     max_range: float = 80.0
     min_range: float = 1.3
     range_noise: float = 0.009
-    dropout: float = 0.012
+    dropout: float = 0.004
     gain: float = 1.0
     own_car: bool = True
 
@@ -325,18 +325,21 @@ def cast(
                     best -= min(blade / max(cosine, 0.02), 0.012 * best + 0.1)
             # What comes back.
             weak = (1.0 - 0.75 * cosine) * (best / max_range) ** 2
-            lost = dropout + MATERIALS[material, 2] + 0.5 * weak
+            lost = dropout + MATERIALS[material, 2] + 0.35 * weak
             if random01(state) < lost:
                 if material != GLASS or random01(state) > 0.2:
                     continue
                 best += 0.3 - 1.5 * np.log(random01(state))  # a return from inside
                 if best > max_range:
                     continue
-            value = MATERIALS[material, 0] * (0.72 + 0.28 * cosine) * strength
-            value += MATERIALS[material, 1] * _gauss(state)
-            value *= gains[b] * gain * (1.0 - 0.35 * best / max_range)
-            if material == LEAF and random01(state) < 0.12:
-                value = 0.0  # grazed leaves
+            # Intensities are calibrated, hence flat up to about 20 m; then the echo of a surface seen
+            # at a flat angle fades before that of one seen squarely.
+            fade = 1.0 - min(max((best - 18.0) / (20.0 + 38.0 * cosine), 0.0), 1.0)
+            value = MATERIALS[material, 0] * (0.88 + 0.16 * cosine) * strength
+            value = (value + MATERIALS[material, 1] * _gauss(state)) * gains[b] * gain * fade
+            if material == PAINT or material == DARK_PAINT:
+                if random01(state) < 0.65 - 0.5 * cosine:
+                    value = 0.0  # lacquer mirrors the beam away
             best += noise * _gauss(state) + MATERIALS[material, 3] * (random01(state) - 0.5)
             points[n, 0] = best * cx
             points[n, 1] = best * cy

@@ -78,18 +78,18 @@ class Style:
     def __init__(self, seed: int) -> None:
         r = Random(f"street {seed}")
         self.seed = seed
-        self.district = r.choices(tuple(DISTRICTS), (0.3, 0.24, 0.2, 0.26))[0]
+        self.district = r.choices(tuple(DISTRICTS), (0.22, 0.2, 0.24, 0.34))[0]
         city = self.district == "city"
         self.plots = DISTRICTS[self.district]
         #: 1 = traffic keeps to the right, -1 = to the left.
         self.hand = 1.0 if r.random() < 0.8 else -1.0
-        self.parking_right = 2.1 if r.random() < (0.6 if city else 0.35) else 0.0
+        self.parking_right = 2.1 if r.random() < (0.6 if city else 0.3) else 0.0
         self.parking_left = 2.1 if r.random() < (0.6 if city else 0.35) else 0.0
         self.lanes = 2 if r.random() < 0.12 else 1
-        self.lane = r.uniform(2.5, 3.6)
+        self.lane = r.uniform(2.3, 3.4)
         # The kerbs are symmetric; a side without parking gets the extra width too.
         self.half_width = self.lane * self.lanes + max(self.parking_left, self.parking_right)
-        self.verge = r.uniform(0.8, 3.0) if r.random() < (0.15 if city else 0.45) else 0.0
+        self.verge = r.uniform(0.8, 4.5) if r.random() < (0.15 if city else 0.5) else 0.0
         self.pavement = r.uniform(1.4, 4.5) if r.random() < 0.9 else 0.3
         self.centre = Wave.draw(r, ((14.0, 320.0), (3.5, 140.0)))
         self.grade = Wave.draw(r, ((3.0, 420.0), (0.5, 130.0)))
@@ -134,6 +134,14 @@ class Style:
         junctions = self.junctions(-80.0, 200.0)
         if junctions and r.random() < 0.5:
             self.start = r.choice(junctions)[0] + r.uniform(-18.0, 12.0)
+        #: Where the own car waits in a side street instead of driving along: (junction, skew,
+        #: side, metres behind the kerb of the main road).
+        self.mouth: tuple[float, float, float, float] | None = None
+        if junctions and r.random() < 0.2:
+            x, skew, _, only = r.choice(junctions)
+            side = only or r.choice((-1.0, 1.0))
+            self.mouth = (x, skew, side, r.uniform(2.0, 14.0))
+            self.start, self.speed = x, 0.0
         self.ego_shift = r.gauss(0.0, 0.3)
         self.ego_yaw = r.gauss(0.0, 0.04)
         self.sensor = Sensor(
@@ -142,8 +150,8 @@ class Style:
             pitch=r.gauss(0.0, 0.008),
             roll=r.gauss(0.0, 0.008),
             range_noise=r.uniform(0.006, 0.012),
-            dropout=r.uniform(0.005, 0.025),
-            gain=r.uniform(0.75, 1.2),
+            dropout=r.uniform(0.001, 0.008),
+            gain=r.uniform(0.75, 1.25),
         )
 
     def junctions(self, x_from: float, x_to: float) -> list[tuple[float, float, float, float]]:
