@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -147,10 +148,10 @@ def write_npy(path: Path, cloud: PointCloud) -> None:
 
 def write_npz(path: Path, cloud: PointCloud) -> None:
     """Write everything the cloud holds: ``points``, attributes, ``origin``, ``time``."""
-    arrays = {n: v for n, v in cloud.attributes.items() if n not in ("points", "origin")}
+    arrays: dict[str, Any] = {n: v for n, v in cloud.attributes.items() if n not in ("points", "origin")}
     if cloud.origin.any():
         arrays["origin"] = cloud.origin
     if cloud.time is not None and "time" not in arrays:
-        arrays["time"] = np.float64(cloud.time)
+        arrays["time"] = np.asarray(cloud.time, dtype=np.float64)
     with path.open("wb") as file:
         np.savez_compressed(file, points=cloud.points, **arrays)

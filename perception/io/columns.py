@@ -74,9 +74,8 @@ def normalise_intensity(values: np.ndarray, full_scale: float | None = None) -> 
     numbers = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if full_scale is None:
         top = float(numbers.max(initial=0.0))
-        scales = (1.0, 255.0, 4095.0, 65535.0)
-        if np.asarray(values).dtype.kind != "f":
-            scales = scales[1:]
+        floats = np.asarray(values).dtype.kind == "f"
+        scales = [1.0, 255.0, 4095.0, 65535.0] if floats else [255.0, 4095.0, 65535.0]
         full_scale = next((scale for scale in scales if top <= scale), top)
     return np.clip(numbers / full_scale, 0.0, 1.0).astype(np.float32)
 

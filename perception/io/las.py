@@ -73,7 +73,7 @@ def _check_chunks(
 
     The decoder allocates what these numbers say and ends the process where it cannot.
     """
-    import lazrs
+    import lazrs  # type: ignore[import-untyped]
 
     if point_offset + 8 > len(data):
         raise FormatError(path, "ends before its points", AGAIN)

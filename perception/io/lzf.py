@@ -11,7 +11,7 @@ def _unpack(packed: np.ndarray, out: np.ndarray) -> int:
     """Unpack into `out`; the number of bytes written, or −1 where the stream is broken."""
     read, written = 0, 0
     while read < packed.size:
-        control = np.int64(packed[read])
+        control = int(packed[read])
         read += 1
         if control < 32:  # a run of literal bytes
             length = control + 1
@@ -25,11 +25,11 @@ def _unpack(packed: np.ndarray, out: np.ndarray) -> int:
             if length == 7:
                 if read >= packed.size:
                     return -1
-                length += np.int64(packed[read])
+                length += int(packed[read])
                 read += 1
             if read >= packed.size:
                 return -1
-            start = written - ((control & 31) << 8) - np.int64(packed[read]) - 1
+            start = written - ((control & 31) << 8) - int(packed[read]) - 1
             read += 1
             length += 2
             if start < 0 or written + length > out.size:
