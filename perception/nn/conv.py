@@ -15,7 +15,7 @@ from perception.sparse.tensor import SparseTensor
 
 __all__ = ["Conv", "ConvTranspose", "GenerativeConvTranspose"]
 
-Bounds = tuple[Sequence[int] | Tensor, Sequence[int] | Tensor]
+Bounds = tuple[Sequence[int], Sequence[int]]
 
 
 class SparseKernel(nn.Module):
@@ -41,7 +41,9 @@ class SparseKernel(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)
         self.dim = dim
         self.stride = per_axis(stride, dim, "stride")
-        self.kernel_size = per_axis(kernel_size, dim, "kernel_size") if isinstance(kernel, str) else None
+        self.kernel_size = (
+            per_axis(kernel_size, dim, "kernel_size") if isinstance(kernel, str) else None
+        )
         self.kernel_name = kernel if isinstance(kernel, str) else "custom"
         self._key = tuple(tuple(row) for row in offsets.tolist())
         self._symmetric = bool(torch.equal(offsets, -offsets.flip(0)))
@@ -52,7 +54,9 @@ class SparseKernel(nn.Module):
 
     def _check(self, x: SparseTensor) -> None:
         if x.dim != self.dim:
-            raise ValueError(f"{type(self).__name__} has dim={self.dim} and the tensor {x.dim} axes")
+            raise ValueError(
+                f"{type(self).__name__} has dim={self.dim} and the tensor {x.dim} axes"
+            )
 
     def _flat_bounds(self, bounds: Bounds | None) -> tuple[int, ...]:
         if bounds is None:
@@ -62,11 +66,15 @@ class SparseKernel(nn.Module):
             high, self.dim, "bounds maximum", minimum=-(2**31)
         )
 
-    def _explicit(self, sites: SparseTensor | Tensor, x: SparseTensor, stride: tuple[int, ...]) -> Sites:
+    def _explicit(
+        self, sites: SparseTensor | Tensor, x: SparseTensor, stride: tuple[int, ...]
+    ) -> Sites:
         if isinstance(sites, SparseTensor):
             return sites.sites
         if sites.device != x.device:
-            raise ValueError(f"sites is on {sites.device} and the tensor on {x.device}; move one with .to(...)")
+            raise ValueError(
+                f"sites is on {sites.device} and the tensor on {x.device}; move one with .to(...)"
+            )
         size = x.batch_size
         if len(sites):
             size = max(size, int(sites[:, 0].max()) + 1)
@@ -109,13 +117,21 @@ class _Conv(SparseKernel):
         sites: str | None = None,
     ):
         super().__init__(kernel_size, stride, dilation, dim, kernel, padding)
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+        for name, value in (
+            ("in_channels", in_channels),
+            ("out_channels", out_channels),
+            ("groups", groups),
+        ):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be positive")
         if in_channels % groups or out_channels % groups:
-            raise ValueError(f"groups={groups} does not divide in_channels={in_channels} and out_channels={out_channels}")
+            raise ValueError(
+                f"groups={groups} does not divide in_channels={in_channels} and out_channels={out_channels}"
+            )
         if sites not in (None, "reach"):
-            raise ValueError(f'sites is {sites!r}; give None or "reach", or sites=... when calling the layer')
+            raise ValueError(
+                f'sites is {sites!r}; give None or "reach", or sites=... when calling the layer'
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.groups = groups
@@ -135,7 +151,9 @@ class _Conv(SparseKernel):
         groups = f", groups={self.groups}" if self.groups > 1 else ""
         bias = "" if self.bias is not None else ", bias=False"
         reach = f", sites={self.sites!r}" if self.sites else ""
-        return f"{self.in_channels}, {self.out_channels}, {super().extra_repr()}{groups}{bias}{reach}"
+        return (
+            f"{self.in_channels}, {self.out_channels}, {super().extra_repr()}{groups}{bias}{reach}"
+        )
 
 
 class Conv(_Conv):
@@ -185,7 +203,9 @@ class Conv(_Conv):
         """
         self._check(x)
         if bounds is not None and (self.sites != "reach" or sites is not None):
-            raise ValueError('bounds go with sites="reach" only; other output sites are given already')
+            raise ValueError(
+                'bounds go with sites="reach" only; other output sites are given already'
+            )
         if sites is not None:
             out = self._explicit(sites, x, coarser(x.stride, self.stride))
         elif self.sites == "reach":
@@ -229,7 +249,9 @@ class ConvTranspose(_Conv):
         """
         self._check(x)
         if bounds is not None and (self.sites != "reach" or like is not None or sites is not None):
-            raise ValueError('bounds go with sites="reach" only; other output sites are given already')
+            raise ValueError(
+                'bounds go with sites="reach" only; other output sites are given already'
+            )
         if like is not None and sites is not None:
             raise ValueError("like and sites both name the output sites; give one of them")
         if sites is not None:
@@ -240,7 +262,12 @@ class ConvTranspose(_Conv):
             out = self._upsampled(x, like)
         plan = out.map_to(x.sites, self.offsets, self.stride, self._key, self._symmetric)
         features = conv(
-            x.features, self.weight, self.bias, plan.transposed(out.num_sites), out.num_sites, self.groups
+            x.features,
+            self.weight,
+            self.bias,
+            plan.transposed(out.num_sites),
+            out.num_sites,
+            self.groups,
         )
         return SparseTensor(features, out)
 

@@ -16,8 +16,12 @@ __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "SyncBatchNorm
 
 
 @torch.library.register_fake("perception::batch_norm")
-def _(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    stats = x.new_empty(x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+def _(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    stats = x.new_empty(
+        x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32
+    )
     return torch.empty_like(x), stats, torch.empty_like(stats)
 
 
@@ -28,7 +32,9 @@ def _(
     return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean)
 
 
-def batch_norm_twin(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def batch_norm_twin(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Batch normalization over the rows of ``[N, C]``, and the mean and biased variance it used."""
     mean = sum_rows(x) / x.shape[0]
     centred = x - mean
@@ -51,7 +57,9 @@ def _batch_norm_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
     if grad is None:
         return None, None, None, None
     if torch.is_grad_enabled():  # a second derivative is wanted: go through the definition
-        inputs = [t for t, wanted in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if wanted]
+        inputs = [
+            t for t, wanted in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if wanted
+        ]
         y = batch_norm_twin(x, weight, bias, ctx.eps)[0]
         found = iter(torch.autograd.grad(y, inputs, grad, create_graph=True))
         return *(next(found) if wanted else None for wanted in ctx.needs_input_grad[:3]), None
@@ -64,7 +72,9 @@ def _batch_norm_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
     )
 
 
-torch.library.register_autograd("perception::batch_norm", _batch_norm_backward, setup_context=_setup_batch_norm)
+torch.library.register_autograd(
+    "perception::batch_norm", _batch_norm_backward, setup_context=_setup_batch_norm
+)
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -81,17 +91,21 @@ class BatchNorm(nn.BatchNorm1d):
         if not batch_statistics or features.shape[0] < 2:
             return self._with_running(features)
         y, mean, var = ops.batch_norm(features, self.weight, self.bias, self.eps)
-        if self.training and self.track_running_stats:
-            assert self.running_mean is not None and self.running_var is not None
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
-            momentum = self.momentum
-            if momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
-            unbiased = var.detach() * (features.shape[0] / (features.shape[0] - 1))
-            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        self._track(mean, var, features.shape[0])
         return y
+
+    def _track(self, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
+        """Moves the running statistics towards a batch's mean and biased variance."""
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 1.0 / float(self.num_batches_tracked)
+        unbiased = var.detach() * (count / (count - 1))
+        self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
 
     def _with_running(self, features: Tensor) -> Tensor:
         if self.running_mean is None or self.running_var is None:
@@ -104,7 +118,9 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         if x.num_channels != self.num_features:
-            raise ValueError(f"BatchNorm has {self.num_features} features and the tensor {x.num_channels} channels")
+            raise ValueError(
+                f"BatchNorm has {self.num_features} features and the tensor {x.num_channels} channels"
+            )
         return x.replace(self._normalize(x.features))
 
 
@@ -132,14 +148,7 @@ class SyncBatchNorm(BatchNorm):
         y = centred * torch.rsqrt(var + self.eps)
         y = y if self.weight is None else y * self.weight
         y = y if self.bias is None else y + self.bias
-        if self.training and self.track_running_stats:
-            assert self.running_mean is not None and self.running_var is not None
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
-            momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
-            unbiased = var.detach() * (count / (count - 1))
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        self._track(mean, var, count)
         return y.to(features.dtype)
 
     @classmethod
@@ -147,7 +156,11 @@ class SyncBatchNorm(BatchNorm):
         """Replaces every `BatchNorm` inside a module, keeping parameters and statistics."""
         if isinstance(module, BatchNorm) and not isinstance(module, SyncBatchNorm):
             out = cls(
-                module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+                module.num_features,
+                module.eps,
+                module.momentum,
+                module.affine,
+                module.track_running_stats,
             )
             out.weight, out.bias = module.weight, module.bias
             out.running_mean, out.running_var = module.running_mean, module.running_var
@@ -165,7 +178,9 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         if x.num_channels != self.num_channels:
-            raise ValueError(f"{type(self).__name__} has {self.num_channels} channels and the tensor {x.num_channels}")
+            raise ValueError(
+                f"{type(self).__name__} has {self.num_channels} channels and the tensor {x.num_channels}"
+            )
         order, ptr = x.sites.by_sample()
         sample = x.coords[:, 0].long()
         # A group's statistics are the means of its channels' statistics.
@@ -189,7 +204,9 @@ def spread(per_sample: Tensor, sample: Tensor) -> Tensor:
     """``per_sample[sample]``, with a gradient that sums in a fixed order."""
     from perception.sparse.ops import segment_sum
 
-    return segment_sum(per_sample, sample.int(), torch.arange(len(sample) + 1, device=sample.device))
+    return segment_sum(
+        per_sample, sample.int(), torch.arange(len(sample) + 1, device=sample.device)
+    )
 
 
 class InstanceNorm(GroupNorm):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from perception.sparse.tensor import SparseTensor
@@ -18,8 +20,8 @@ __all__ = [
     "Prune",
     "ReLU",
     "ReLU6",
-    "Sigmoid",
     "SiLU",
+    "Sigmoid",
     "Softmax",
     "Softplus",
     "Tanh",
@@ -44,8 +46,9 @@ class Pointwise(nn.Module):
 class _OnFeatures(nn.Module):
     """Mixed in before a torch module: takes and returns a sparse tensor."""
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        return x.replace(super().forward(x.features))
+    # Untyped, for the torch modules declare a Tensor: it is SparseTensor -> SparseTensor.
+    def forward(self, input: Any) -> Any:
+        return input.replace(super().forward(input.features))
 
 
 class ReLU(_OnFeatures, nn.ReLU):

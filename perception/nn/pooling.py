@@ -20,13 +20,11 @@ def pool_segments(features: Tensor, rows: Tensor, ptr: Tensor, mode: str) -> Ten
 
     An empty segment gives zeros.
     """
-    if mode == "max":
+    if mode == "max" and features.shape[0]:
         arg = segment_argmax(features, rows, ptr)
-        if features.shape[0] == 0:
-            return features.new_zeros(arg.shape)
         return torch.where(arg >= 0, features.gather(0, arg.clamp(min=0)), 0)
     total = segment_sum(features, rows, ptr)
-    if mode == "sum":
+    if mode != "avg":
         return total
     return total / ptr.diff().clamp(min=1)[:, None].to(total.dtype)
 
@@ -34,14 +32,18 @@ def pool_segments(features: Tensor, rows: Tensor, ptr: Tensor, mode: str) -> Ten
 class _Pool(SparseKernel):
     mode: str
 
-    def __init__(self, kernel_size: int | Sequence[int], stride: int | Sequence[int], *, dim: int = 3):
+    def __init__(
+        self, kernel_size: int | Sequence[int], stride: int | Sequence[int], *, dim: int = 3
+    ):
         super().__init__(kernel_size, stride, 1, dim, "cube", "same")
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         self._check(x)
         out = x.sites.strided(self.stride)
         plan = x.sites.map_to(out, self.offsets, self.stride, self._key, self._symmetric)
-        return SparseTensor(pool_segments(x.features, *plan.by_output(out.num_sites), self.mode), out)
+        return SparseTensor(
+            pool_segments(x.features, *plan.by_output(out.num_sites), self.mode), out
+        )
 
 
 class MaxPool(_Pool):
@@ -70,7 +72,9 @@ class Unpool(SparseKernel):
     """Copies a coarse site's features to the finer sites under its window (summed where windows
     overlap): the adjoint of `SumPool`. Output sites as `ConvTranspose`."""
 
-    def __init__(self, kernel_size: int | Sequence[int], stride: int | Sequence[int], *, dim: int = 3):
+    def __init__(
+        self, kernel_size: int | Sequence[int], stride: int | Sequence[int], *, dim: int = 3
+    ):
         super().__init__(kernel_size, stride, 1, dim, "cube", "same")
 
     def forward(self, x: SparseTensor, *, like: SparseTensor | None = None) -> SparseTensor:

@@ -39,7 +39,9 @@ def union(a: SparseTensor, b: SparseTensor, reduce: str = "sum") -> SparseTensor
     if a.stride != b.stride:
         raise ValueError(f"union of strides {a.stride} and {b.stride}; both must be the same")
     if a.num_channels != b.num_channels:
-        raise ValueError(f"union of {a.num_channels} and {b.num_channels} channels; both must be the same")
+        raise ValueError(
+            f"union of {a.num_channels} and {b.num_channels} channels; both must be the same"
+        )
     coords, _, order, ptr = unique_sites(torch.cat([a.coords, b.coords]))
     features = torch.cat([a.features, b.features])
     if reduce == "max":

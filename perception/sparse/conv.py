@@ -19,7 +19,12 @@ __all__ = ["conv"]
 
 
 def conv(
-    features: Tensor, weight: Tensor, bias: Tensor | None, kernel_map: KernelMap, num_out: int, groups: int = 1
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel_map: KernelMap,
+    num_out: int,
+    groups: int = 1,
 ) -> Tensor:
     """``out[o] = bias + sum of weight[k].T @ features[i]`` over the map's pairs (k, i, o).
 
@@ -58,7 +63,12 @@ def conv(
 
 
 def conv_twin(
-    features: Tensor, weight: Tensor, bias: Tensor | None, pairs: Pairs, num_out: int, groups: int = 1
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    pairs: Pairs,
+    num_out: int,
+    groups: int = 1,
 ) -> Tensor:
     in_rows, out_rows, ptr = pairs
     out = features.new_zeros(num_out, weight.shape[2])
@@ -84,7 +94,15 @@ def conv_weight_grad_twin(x: Tensor, grad: Tensor, pairs: Pairs, groups: int = 1
 
 
 @torch.library.register_fake("perception::conv")
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, map: Any, transposed: Any, num_out: int, groups: int) -> Tensor:
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    map: Any,
+    transposed: Any,
+    num_out: int,
+    groups: int,
+) -> Tensor:
     return x.new_empty(num_out, weight.shape[2])
 
 
@@ -99,7 +117,8 @@ def _swap_channels(weight: Tensor, groups: int) -> Tensor:
 
 
 def _reverse(pairs: list[Tensor], transposed: list[Tensor], rows: int) -> list[Tensor]:
-    return transposed or list(transpose_map(*pairs, rows))
+    in_rows, out_rows, tap_ptr = pairs
+    return transposed or list(transpose_map(in_rows, out_rows, tap_ptr, rows))
 
 
 def _setup_conv(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -114,7 +133,9 @@ def _conv_backward(ctx: Any, grad: Tensor) -> tuple:
     reverse = _reverse(pairs, tensors[3:], x.shape[0])
     grad_x = grad_weight = grad_bias = None
     if ctx.needs_input_grad[0]:
-        grad_x = ops.conv(grad, _swap_channels(weight, groups), None, reverse, pairs, x.shape[0], groups)
+        grad_x = ops.conv(
+            grad, _swap_channels(weight, groups), None, reverse, pairs, x.shape[0], groups
+        )
     if ctx.needs_input_grad[1]:
         grad_weight = ops.conv_weight_grad(x, grad, pairs, reverse, groups)
     if ctx.has_bias and ctx.needs_input_grad[2]:
@@ -133,7 +154,9 @@ def _weight_grad_backward(ctx: Any, second: Tensor) -> tuple:
     reverse = _reverse(pairs, tensors[3:], x.shape[0])
     by_x = by_grad = None
     if ctx.needs_input_grad[0]:
-        by_x = ops.conv(grad, _swap_channels(second, groups), None, reverse, pairs, x.shape[0], groups)
+        by_x = ops.conv(
+            grad, _swap_channels(second, groups), None, reverse, pairs, x.shape[0], groups
+        )
     if ctx.needs_input_grad[1]:
         by_grad = ops.conv(x, second, None, pairs, reverse, grad.shape[0], groups)
     return by_x, by_grad, [None] * 3, [None] * (len(tensors) - 3), None

@@ -57,7 +57,12 @@ class KernelMap:
 
 
 def kernel_map(
-    index: Tensor, in_sites: Tensor, out_sites: Tensor, offsets: Tensor, stride: tuple[int, ...], symmetric: bool
+    index: Tensor,
+    in_sites: Tensor,
+    out_sites: Tensor,
+    offsets: Tensor,
+    stride: tuple[int, ...],
+    symmetric: bool,
 ) -> Pairs:
     """Pairs with ``in_site == stride * out_site + offset`` for every tap; see `KernelMap`.
 
@@ -70,7 +75,9 @@ def kernel_map(
     return ops.kernel_map(index, in_sites, out_sites, offsets, list(stride), symmetric)
 
 
-def kernel_map_twin(in_sites: Tensor, out_sites: Tensor, offsets: Tensor, stride: tuple[int, ...]) -> Pairs:
+def kernel_map_twin(
+    in_sites: Tensor, out_sites: Tensor, offsets: Tensor, stride: tuple[int, ...]
+) -> Pairs:
     in_rows, out_rows, counts = [], [], [0]
     step = torch.tensor((1, *stride))
     for offset in offsets.long():
@@ -83,7 +90,14 @@ def kernel_map_twin(in_sites: Tensor, out_sites: Tensor, offsets: Tensor, stride
 
 
 @torch.library.register_fake("perception::kernel_map")
-def _(index: Tensor, in_sites: Tensor, out_sites: Tensor, offsets: Tensor, stride: list[int], symmetric: bool) -> Pairs:
+def _(
+    index: Tensor,
+    in_sites: Tensor,
+    out_sites: Tensor,
+    offsets: Tensor,
+    stride: list[int],
+    symmetric: bool,
+) -> Pairs:
     pairs = torch.library.get_ctx().new_dynamic_size()
     rows = in_sites.new_empty(pairs)
     return rows, torch.empty_like(rows), in_sites.new_empty(offsets.shape[0] + 1, dtype=torch.int64)

@@ -23,7 +23,9 @@ def per_axis(value: int | Sequence[int], dim: int, name: str, minimum: int = 1) 
         value = value.tolist()
     values = (int(value),) * dim if isinstance(value, int) else tuple(int(v) for v in value)
     if len(values) != dim:
-        raise ValueError(f"{name} has {len(values)} entries; give one number or one for each of {dim} axes")
+        raise ValueError(
+            f"{name} has {len(values)} entries; give one number or one for each of {dim} axes"
+        )
     if any(v < minimum for v in values):
         raise ValueError(f"{name} is {values}; every entry must be at least {minimum}")
     return values
@@ -66,13 +68,17 @@ def kernel_offsets(
         pads = per_axis(padding, dim, "padding", minimum=-(2**31))
     if isinstance(kernel, Tensor):
         if kernel.ndim != 2 or kernel.shape[1] != dim or kernel.shape[0] == 0:
-            raise ValueError(f"kernel has shape {tuple(kernel.shape)}; offsets must be [K >= 1, {dim}]")
+            raise ValueError(
+                f"kernel has shape {tuple(kernel.shape)}; offsets must be [K >= 1, {dim}]"
+            )
         if kernel.is_floating_point() or kernel.is_complex() or kernel.dtype == torch.bool:
             raise TypeError(f"kernel has dtype {kernel.dtype}; offsets must be integers")
         shift = torch.tensor(pads or (0,) * dim)
         return (kernel.cpu().long() * torch.tensor(steps) - shift).to(torch.int32)
     if kernel not in KERNELS:
-        raise ValueError(f"kernel is {kernel!r}; give one of {KERNELS} or a tensor of offsets [K, {dim}]")
+        raise ValueError(
+            f"kernel is {kernel!r}; give one of {KERNELS} or a tensor of offsets [K, {dim}]"
+        )
     sizes = per_axis(kernel_size, dim, "kernel_size")
     if pads is None:
         pads = tuple(step * (size - 1) // 2 for step, size in zip(steps, sizes, strict=True))

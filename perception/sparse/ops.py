@@ -13,8 +13,17 @@ from torch import Tensor
 
 from perception._native import ops
 
-__all__ = ["build_index", "group_by", "lookup", "point_sites", "reach_sites", "segment_argmax", "segment_sum",
-           "sum_rows", "unique_sites"]
+__all__ = [
+    "build_index",
+    "group_by",
+    "lookup",
+    "point_sites",
+    "reach_sites",
+    "segment_argmax",
+    "segment_sum",
+    "sum_rows",
+    "unique_sites",
+]
 
 _fake = torch.library.register_fake
 
@@ -91,7 +100,11 @@ def _(index: Tensor, sites: Tensor, queries: Tensor) -> Tensor:
 
 
 def reach_sites(
-    sites: Tensor, offsets: Tensor, stride: tuple[int, ...], transposed: bool, bounds: tuple[int, ...] = ()
+    sites: Tensor,
+    offsets: Tensor,
+    stride: tuple[int, ...],
+    transposed: bool,
+    bounds: tuple[int, ...] = (),
 ) -> Tensor:
     """Every site that some tap reaches, unique and sorted, ``[M, 1 + D] int32``.
 
@@ -107,7 +120,11 @@ def reach_sites(
 
 
 def reach_sites_twin(
-    sites: Tensor, offsets: Tensor, stride: tuple[int, ...], transposed: bool, bounds: tuple[int, ...] = ()
+    sites: Tensor,
+    offsets: Tensor,
+    stride: tuple[int, ...],
+    transposed: bool,
+    bounds: tuple[int, ...] = (),
 ) -> Tensor:
     step = torch.tensor(stride, device=sites.device)
     batch, place = sites[:, :1].long(), sites[:, 1:].long()
@@ -126,7 +143,9 @@ def reach_sites_twin(
 
 
 @_fake("perception::reach_sites")
-def _(sites: Tensor, offsets: Tensor, stride: list[int], transposed: bool, bounds: list[int]) -> Tensor:
+def _(
+    sites: Tensor, offsets: Tensor, stride: list[int], transposed: bool, bounds: list[int]
+) -> Tensor:
     return sites.new_empty(torch.library.get_ctx().new_dynamic_size(), sites.shape[1])
 
 
@@ -146,12 +165,16 @@ def group_by(keys: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
 def group_by_twin(keys: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     last = torch.where(keys < 0, num_groups, keys).long()
     counts = torch.bincount(last, minlength=num_groups + 1)[:num_groups]
-    return torch.argsort(last, stable=True).int(), torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return torch.argsort(last, stable=True).int(), torch.cat(
+        [counts.new_zeros(1), counts.cumsum(0)]
+    )
 
 
 @_fake("perception::group_by")
 def _(keys: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    return keys.new_empty(keys.shape[0], dtype=torch.int32), keys.new_empty(num_groups + 1, dtype=torch.int64)
+    return keys.new_empty(keys.shape[0], dtype=torch.int32), keys.new_empty(
+        num_groups + 1, dtype=torch.int64
+    )
 
 
 # -- points ---------------------------------------------------------------------------------------
@@ -206,7 +229,9 @@ def point_sites_twin(
 
 
 @_fake("perception::point_sites")
-def _(points: Tensor, batch: Tensor | None, voxel_size: list, origin: list, bounds: list) -> tuple[Tensor, Tensor]:
+def _(
+    points: Tensor, batch: Tensor | None, voxel_size: list, origin: list, bounds: list
+) -> tuple[Tensor, Tensor]:
     return (
         points.new_empty(points.shape[0], points.shape[1] + 1, dtype=torch.int32),
         points.new_empty(4, dtype=torch.int64),
@@ -231,7 +256,9 @@ def segment_sum(x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | None = N
 
 def segment_of_entries(ptr: Tensor, entries: int) -> Tensor:
     """The segment of every list entry, ``[P] int64``; entries behind the last segment get the last."""
-    return torch.searchsorted(ptr[1:], torch.arange(entries, device=ptr.device), right=True).clamp(max=max(ptr.shape[0] - 2, 0))
+    return torch.searchsorted(ptr[1:], torch.arange(entries, device=ptr.device), right=True).clamp(
+        max=max(ptr.shape[0] - 2, 0)
+    )
 
 
 def segment_sum_twin(x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -239,7 +266,9 @@ def segment_sum_twin(x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | Non
     valid = (rows >= 0) & covered
     values = x[rows.long().clamp(min=0)] if x.shape[0] else x.new_zeros(rows.shape[0], x.shape[1])
     values = values * (valid if weights is None else valid * weights)[:, None]
-    return x.new_zeros(ptr.shape[0] - 1, x.shape[1]).index_add(0, segment_of_entries(ptr, rows.shape[0])[valid], values[valid])
+    return x.new_zeros(ptr.shape[0] - 1, x.shape[1]).index_add(
+        0, segment_of_entries(ptr, rows.shape[0])[valid], values[valid]
+    )
 
 
 @_fake("perception::segment_sum")
@@ -249,7 +278,9 @@ def _(x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | None) -> Tensor:
 
 def _segment_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
     x, rows, ptr, weights = inputs
-    ctx.save_for_backward(x if weights is not None and ctx.needs_input_grad[3] else None, rows, ptr, weights)
+    ctx.save_for_backward(
+        x if weights is not None and ctx.needs_input_grad[3] else None, rows, ptr, weights
+    )
     ctx.num_rows = x.shape[0]
 
 
@@ -269,7 +300,9 @@ def _segment_backward(ctx: Any, grad: Tensor) -> tuple:
     return grad_x, None, None, grad_weights
 
 
-torch.library.register_autograd("perception::segment_sum", _segment_backward, setup_context=_segment_setup)
+torch.library.register_autograd(
+    "perception::segment_sum", _segment_backward, setup_context=_segment_setup
+)
 
 
 def segment_argmax(x: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
@@ -285,7 +318,9 @@ def segment_argmax_twin(x: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
     for begin, end in zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True):
         entries = rows[begin:end].long()
         entries = entries[entries >= 0]
-        out.append(entries[x[entries].argmax(0)] if len(entries) else entries.new_full((x.shape[1],), -1))
+        out.append(
+            entries[x[entries].argmax(0)] if len(entries) else entries.new_full((x.shape[1],), -1)
+        )
     return torch.stack(out) if out else rows.new_empty(0, x.shape[1], dtype=torch.int64)
 
 

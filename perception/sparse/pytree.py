@@ -41,7 +41,13 @@ def _flatten_sites(sites: Sites) -> tuple[list[Any], Any]:
     # Plans to foreign sites belong to objects that are not part of the tree.
     maps = {key: plan for key, plan in sites._maps.items() if key[0][0] != "other"}
     children = [sites.coords, sites._by_sample, *sites._derived.values(), *maps.values()]
-    return children, (sites.stride, sites.batch_size, sites._is_sorted, tuple(sites._derived), tuple(maps))
+    return children, (
+        sites.stride,
+        sites.batch_size,
+        sites._is_sorted,
+        tuple(sites._derived),
+        tuple(maps),
+    )
 
 
 def _unflatten_sites(children: Any, context: Any) -> Sites:

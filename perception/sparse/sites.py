@@ -69,14 +69,18 @@ class Sites:
                 f"coords has shape {tuple(coords.shape)}; sites are [N, 1 + D] with the batch first and D = 1..7"
             )
         if coords.shape[0] >= 2**31:
-            raise ValueError(f"coords has {coords.shape[0]} rows; a tensor holds at most 2^31 - 1 sites")
+            raise ValueError(
+                f"coords has {coords.shape[0]} rows; a tensor holds at most 2^31 - 1 sites"
+            )
         coords = coords.detach().contiguous()
         lowest, highest = 0, -1
         if len(coords):
             lowest, highest = (int(v) for v in torch.aminmax(coords[:, 0]))
         if lowest < 0:
             row = int((coords[:, 0] < 0).int().argmax())
-            raise ValueError(f"coords has batch number {int(coords[row, 0])} in row {row}; samples are numbered from 0")
+            raise ValueError(
+                f"coords has batch number {int(coords[row, 0])} in row {row}; samples are numbered from 0"
+            )
         if batch_size is None:
             batch_size = max(highest + 1, 1)
         elif highest >= batch_size:
@@ -170,7 +174,9 @@ class Sites:
         coords = _reach(self.coords, offsets, stride, False, bounds)
         return self._derive(key, coords, coarser(self.stride, stride))
 
-    def grown(self, offsets: Tensor, stride: tuple[int, ...], key: tuple, bounds: tuple[int, ...] = ()) -> Sites:
+    def grown(
+        self, offsets: Tensor, stride: tuple[int, ...], key: tuple, bounds: tuple[int, ...] = ()
+    ) -> Sites:
         """The outputs of a transposed convolution that keeps every site some tap reaches."""
         key = ("grow", key, stride, bounds)
         if key in self._derived:
@@ -196,7 +202,9 @@ class Sites:
             weakref.finalize(other, _drop, weakref.ref(self), key)
         return key
 
-    def map_to(self, out: Sites, offsets: Tensor, stride: tuple[int, ...], key: tuple, symmetric: bool) -> KernelMap:
+    def map_to(
+        self, out: Sites, offsets: Tensor, stride: tuple[int, ...], key: tuple, symmetric: bool
+    ) -> KernelMap:
         """The plan of a convolution from these sites to ``out``.
 
         Args:
@@ -208,7 +216,9 @@ class Sites:
         if found is not None:
             return found
         self._check_pair(out)
-        mirrored = symmetric and out is self and self.is_sorted and all(step == 1 for step in stride)
+        mirrored = (
+            symmetric and out is self and self.is_sorted and all(step == 1 for step in stride)
+        )
         pairs = kernel_map(self.index, self.coords, out.coords, offsets, stride, mirrored)
         plan = KernelMap(pairs, monotone=self.is_sorted and out.is_sorted)
         self._maps[relation, key, stride] = plan
@@ -218,7 +228,9 @@ class Sites:
         if other.dim != self.dim:
             raise ValueError(f"sites with {self.dim} axes meet sites with {other.dim}")
         if other.device != self.device:
-            raise ValueError(f"sites on {self.device} meet sites on {other.device}; move one with .to(...)")
+            raise ValueError(
+                f"sites on {self.device} meet sites on {other.device}; move one with .to(...)"
+            )
 
     # -- copies ------------------------------------------------------------------------------------
 
@@ -226,7 +238,9 @@ class Sites:
         """The same sites on another device; plans are built anew there."""
         if torch.device(device) == self.device:
             return self
-        return Sites(self.coords.to(device), self.stride, self.batch_size, is_sorted=self._is_sorted)
+        return Sites(
+            self.coords.to(device), self.stride, self.batch_size, is_sorted=self._is_sorted
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -243,13 +257,19 @@ class Sites:
 
 
 def _reach(
-    coords: Tensor, offsets: Tensor, stride: tuple[int, ...], transposed: bool, bounds: tuple[int, ...]
+    coords: Tensor,
+    offsets: Tensor,
+    stride: tuple[int, ...],
+    transposed: bool,
+    bounds: tuple[int, ...],
 ) -> Tensor:
     try:
         return reach_sites(coords, offsets, stride, transposed, bounds)
     except RuntimeError as error:
         if "outside int32" in str(error):
-            raise ValueError("a tap reaches a site outside int32; shift the coordinates or give bounds") from None
+            raise ValueError(
+                "a tap reaches a site outside int32; shift the coordinates or give bounds"
+            ) from None
         raise
 
 
@@ -271,5 +291,7 @@ def finer(stride: tuple[int, ...], by: tuple[int, ...]) -> tuple[int, ...]:
         ValueError: the stride is not a multiple of ``by``.
     """
     if any(a > 1 and a % b for a, b in zip(stride, by, strict=True)):
-        raise ValueError(f"sites of stride {stride} cannot be made finer by {by}; the stride must be a multiple of it")
+        raise ValueError(
+            f"sites of stride {stride} cannot be made finer by {by}; the stride must be a multiple of it"
+        )
     return tuple(max(a // b, 1) for a, b in zip(stride, by, strict=True))

@@ -51,14 +51,20 @@ class SparseTensor:
         batch_size: int | None = None,
     ):
         if not isinstance(features, Tensor) or features.ndim != 2:
-            raise ValueError(f"features has shape {tuple(getattr(features, 'shape', ()))}; features are [N, C]")
+            raise ValueError(
+                f"features has shape {tuple(getattr(features, 'shape', ()))}; features are [N, C]"
+            )
         if not features.is_floating_point():
-            raise TypeError(f"features has dtype {features.dtype}; features are floating: use features.float()")
+            raise TypeError(
+                f"features has dtype {features.dtype}; features are floating: use features.float()"
+            )
         if isinstance(coords, Sites):
             sites = coords
         else:
             if not isinstance(coords, Tensor):
-                raise TypeError(f"coords is a {type(coords).__name__}; sites are an int32 tensor [N, 1 + D]")
+                raise TypeError(
+                    f"coords is a {type(coords).__name__}; sites are an int32 tensor [N, 1 + D]"
+                )
             if coords.device != features.device:
                 raise ValueError(f"features is on {features.device} and coords on {coords.device}")
             if coords.shape[:1] != features.shape[:1]:
@@ -135,10 +141,14 @@ class SparseTensor:
         return self.replace(self.features.detach())
 
     def pin_memory(self) -> SparseTensor:
-        sites = Sites(self.coords.pin_memory(), self.stride, self.batch_size, is_sorted=self.sites._is_sorted)
+        sites = Sites(
+            self.coords.pin_memory(), self.stride, self.batch_size, is_sorted=self.sites._is_sorted
+        )
         return SparseTensor(self.features.pin_memory(), sites)
 
-    def _combine(self, other: SparseTensor | float, op: Callable[[Tensor, Any], Tensor]) -> SparseTensor:
+    def _combine(
+        self, other: SparseTensor | float, op: Callable[[Tensor, Any], Tensor]
+    ) -> SparseTensor:
         if isinstance(other, SparseTensor):
             return self.replace(op(self.features, aligned(other, self.sites)))
         return self.replace(op(self.features, other))
@@ -184,7 +194,9 @@ class SparseTensor:
             rows = order[begin:end].long()
             coords = self.coords[rows].clone()
             coords[:, 0] = 0
-            out.append(SparseTensor(self.features[rows], Sites(coords, self.stride, 1, is_sorted=sorted_)))
+            out.append(
+                SparseTensor(self.features[rows], Sites(coords, self.stride, 1, is_sorted=sorted_))
+            )
         return out
 
     # -- dense -------------------------------------------------------------------------------------
@@ -213,7 +225,9 @@ class SparseTensor:
         if min_coords is not None:
             low = torch.as_tensor(min_coords, dtype=torch.int32, device=self.device)
         if low.shape != (self.dim,):
-            raise ValueError(f"min_coords has shape {tuple(low.shape)}; give one number for each of {self.dim} axes")
+            raise ValueError(
+                f"min_coords has shape {tuple(low.shape)}; give one number for each of {self.dim} axes"
+            )
         if shape is None:
             shape = (high.long() - low.long() + 1).clamp(min=0).tolist()
         shape = per_axis(shape, self.dim, "shape", minimum=0)
@@ -238,14 +252,18 @@ class SparseTensor:
             min_coords: the site of index 0, by default 0.
         """
         if not 3 <= dense.ndim <= 9:
-            raise ValueError(f"dense has shape {tuple(dense.shape)}; give [B, C, *shape] with 1 to 7 axes")
+            raise ValueError(
+                f"dense has shape {tuple(dense.shape)}; give [B, C, *shape] with 1 to 7 axes"
+            )
         place = (dense.detach() != 0).any(1).nonzero()
         features = dense.movedim(1, -1)[tuple(place.T)]
         dim = dense.ndim - 2
         if min_coords is not None:
             low = torch.as_tensor(min_coords, dtype=torch.int64, device=dense.device)
             if low.shape != (dim,):
-                raise ValueError(f"min_coords has shape {tuple(low.shape)}; give one number for each of {dim} axes")
+                raise ValueError(
+                    f"min_coords has shape {tuple(low.shape)}; give one number for each of {dim} axes"
+                )
             place = torch.cat([place[:, :1], place[:, 1:] + low], 1)
             if len(place) and (place.amax() >= 2**31 or place.amin() < -(2**31)):
                 raise ValueError("min_coords moves sites outside int32")
@@ -273,7 +291,12 @@ class SparseTensor:
         from perception.sparse.voxelize import voxelize
 
         voxels = voxelize(
-            points, voxel_size, features=features, batch=batch, reduce=reduce, origin=0 if origin is None else origin
+            points,
+            voxel_size,
+            features=features,
+            batch=batch,
+            reduce=reduce,
+            origin=0 if origin is None else origin,
         )
         size = max(int(voxels.coords[:, 0].max()) + 1, 1) if len(voxels.coords) else 1
         if batch is not None and len(batch):

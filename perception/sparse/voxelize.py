@@ -34,15 +34,21 @@ class Voxels(NamedTuple):
 def _numbers(value: float | Sequence[float] | Tensor, dim: int, name: str) -> tuple[float, ...]:
     if isinstance(value, Tensor):
         value = value.tolist()
-    values = (float(value),) * dim if isinstance(value, (int, float)) else tuple(float(v) for v in value)
+    values = (
+        (float(value),) * dim if isinstance(value, (int, float)) else tuple(float(v) for v in value)
+    )
     if len(values) != dim:
-        raise ValueError(f"{name} has {len(values)} entries for points with {dim} axes; give one number or {dim}")
+        raise ValueError(
+            f"{name} has {len(values)} entries for points with {dim} axes; give one number or {dim}"
+        )
     return values
 
 
 def _check_points(points: Tensor, batch: Tensor | None) -> Tensor | None:
     if not isinstance(points, Tensor):
-        raise TypeError(f"points is a {type(points).__name__}; give a tensor [N, D] (torch.as_tensor)")
+        raise TypeError(
+            f"points is a {type(points).__name__}; give a tensor [N, D] (torch.as_tensor)"
+        )
     if points.ndim != 2 or not 1 <= points.shape[1] <= 7:
         raise ValueError(f"points has shape {tuple(points.shape)}; give [N, D] with D = 1..7")
     if points.dtype not in (torch.float32, torch.float64):
@@ -71,7 +77,8 @@ def _sites(
     bad, first_bad, far, first_far = info.tolist()
     if bad:
         raise ValueError(
-            f"points has {bad} rows with NaN or infinity, first row {first_bad}; drop them: points[points.isfinite().all(1)]"
+            f"points has {bad} rows with NaN or infinity, first row {first_bad}; "
+            f"drop them: points[points.isfinite().all(1)]"
         )
     if far:
         raise ValueError(
@@ -125,15 +132,25 @@ def voxelize(
     elif features.ndim != 2 or features.shape[0] != points.shape[0]:
         raise ValueError(f"features has shape {tuple(features.shape)}; give [{points.shape[0]}, C]")
     elif not features.is_floating_point():
-        raise TypeError(f"features has dtype {features.dtype}; features are floating: use features.float()")
+        raise TypeError(
+            f"features has dtype {features.dtype}; features are floating: use features.float()"
+        )
     if reduce not in ("mean", "sum", "max", "first"):
         raise ValueError(f'reduce is {reduce!r}; give "mean", "sum", "max" or "first"')
     if max_points is not None and max_points < 1:
         raise ValueError(f"max_points is {max_points}; give a positive number")
     limits: tuple[float, ...] = ()
     if bounds is not None:
-        limits = _numbers(bounds[0], dim, "bounds minimum") + _numbers(bounds[1], dim, "bounds maximum")
-    sites = _sites(points.detach(), batch, _numbers(voxel_size, dim, "voxel_size"), _numbers(origin, dim, "origin"), limits)
+        limits = _numbers(bounds[0], dim, "bounds minimum") + _numbers(
+            bounds[1], dim, "bounds maximum"
+        )
+    sites = _sites(
+        points.detach(),
+        batch,
+        _numbers(voxel_size, dim, "voxel_size"),
+        _numbers(origin, dim, "origin"),
+        limits,
+    )
 
     kept = None
     if limits and bool((sites[:, 0] < 0).any()):
@@ -148,7 +165,9 @@ def voxelize(
         order = kept[order.long()].int()
     counts = ptr.diff()
     if max_points is not None:
-        within = torch.arange(len(order), device=ptr.device) - torch.repeat_interleave(ptr[:-1], counts)
+        within = torch.arange(len(order), device=ptr.device) - torch.repeat_interleave(
+            ptr[:-1], counts
+        )
         order = order[within < max_points]
         counts = counts.clamp(max=max_points)
         ptr = torch.cat([ptr[:1], counts.cumsum(0)])
@@ -199,13 +218,19 @@ def devoxelize(
         return segment_sum(x.features, rows, torch.arange(count + 1, device=points.device))
     shifted = tuple(o + s / 2 for o, s in zip(zero, size, strict=True))
     lower = _sites(points.detach(), batch, size, shifted)
-    centre = (lower[:, 1:].to(points.dtype) + 0.5) * points.new_tensor(size) + points.new_tensor(zero)
-    share = (points - centre) / points.new_tensor(size)  # 0 at the lower voxel's centre, 1 at the next
+    centre = (lower[:, 1:].to(points.dtype) + 0.5) * points.new_tensor(size) + points.new_tensor(
+        zero
+    )
+    share = (points - centre) / points.new_tensor(
+        size
+    )  # 0 at the lower voxel's centre, 1 at the next
     corners, weights = [], []
     for corner in itertools.product((0, 1), repeat=dim):
         corners.append(lower + torch.tensor((0, *corner), dtype=torch.int32, device=lower.device))
         weights.append(
-            torch.stack([share[:, d] if up else 1 - share[:, d] for d, up in enumerate(corner)]).prod(0)
+            torch.stack(
+                [share[:, d] if up else 1 - share[:, d] for d, up in enumerate(corner)]
+            ).prod(0)
         )
     around = torch.stack(corners, 1)
     wrapped = (around < lower[:, None, :]).any(-1)  # past the last int32, where no voxel is

@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import surface
+
 from perception._native import ops
 from perception.nn.norm import batch_norm_twin
 from perception.sparse.conv import conv_twin, conv_weight_grad_twin
-from perception.sparse.kernel_map import kernel_map, kernel_map_twin, transpose_map, transpose_map_twin
+from perception.sparse.kernel_map import (
+    kernel_map,
+    kernel_map_twin,
+    transpose_map,
+    transpose_map_twin,
+)
 from perception.sparse.offsets import kernel_offsets
 from perception.sparse.ops import (
     build_index,
@@ -31,7 +37,13 @@ from perception.sparse.ops import (
 )
 
 FAR = 2**31 - 1
-WIDE = [[0, -FAR - 1, FAR, 0], [0, FAR, -FAR - 1, FAR], [3, 0, 0, 0], [0, -1, 1, -1], [0, FAR, FAR, FAR]]
+WIDE = [
+    [0, -FAR - 1, FAR, 0],
+    [0, FAR, -FAR - 1, FAR],
+    [3, 0, 0, 0],
+    [0, -1, 1, -1],
+    [0, FAR, FAR, FAR],
+]
 
 
 def clouds(dim: int = 3) -> list[torch.Tensor]:
@@ -39,7 +51,9 @@ def clouds(dim: int = 3) -> list[torch.Tensor]:
     return [surface(300, dim, batch=2), wide, wide[:0], wide[:1]]
 
 
-def plan(sites: torch.Tensor, out: torch.Tensor, offsets: torch.Tensor, stride: tuple[int, ...]) -> tuple:
+def plan(
+    sites: torch.Tensor, out: torch.Tensor, offsets: torch.Tensor, stride: tuple[int, ...]
+) -> tuple:
     return kernel_map(build_index(sites)[0], sites, out, offsets, stride, False)
 
 
@@ -54,13 +68,19 @@ def same(found: object, wanted: object) -> None:
 @pytest.mark.parametrize("dim", [1, 2, 3, 7])
 def test_unique_sites(dim: int) -> None:
     sites = surface(200, dim, batch=3)
-    same(unique_sites(torch.cat([sites, sites[::2]])), unique_sites_twin(torch.cat([sites, sites[::2]])))
+    same(
+        unique_sites(torch.cat([sites, sites[::2]])),
+        unique_sites_twin(torch.cat([sites, sites[::2]])),
+    )
 
 
 @pytest.mark.parametrize("case", range(4))
 def test_unique_sites_anywhere_in_int32(case: int) -> None:
     sites = clouds()[case]
-    same(unique_sites(torch.cat([sites, sites.flip(0)])), unique_sites_twin(torch.cat([sites, sites.flip(0)])))
+    same(
+        unique_sites(torch.cat([sites, sites.flip(0)])),
+        unique_sites_twin(torch.cat([sites, sites.flip(0)])),
+    )
 
 
 @pytest.mark.parametrize("case", range(4))
@@ -124,7 +144,9 @@ def test_point_sites(dtype: torch.dtype, bounds: tuple[float, ...]) -> None:
     same(point_sites(*args), point_sites_twin(*args))
 
 
-def segments(rows: int = 40, count: int = 25, entries: int = 90) -> tuple[torch.Tensor, torch.Tensor]:
+def segments(
+    rows: int = 40, count: int = 25, entries: int = 90
+) -> tuple[torch.Tensor, torch.Tensor]:
     cuts = torch.randint(0, entries - 3, (count - 1,)).sort().values
     ptr = torch.cat([torch.zeros(1).long(), cuts, torch.tensor([entries - 3])])
     return torch.randint(-1, rows, (entries,)).int(), ptr
@@ -135,7 +157,9 @@ def test_segment_sum(weighted: bool) -> None:
     rows, ptr = segments()
     x = torch.randn(40, 5, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(90, dtype=torch.float64, requires_grad=True) if weighted else None
-    torch.testing.assert_close(segment_sum(x, rows, ptr, weights), segment_sum_twin(x, rows, ptr, weights))
+    torch.testing.assert_close(
+        segment_sum(x, rows, ptr, weights), segment_sum_twin(x, rows, ptr, weights)
+    )
     inputs = (x, rows, ptr, weights)
     assert torch.autograd.gradcheck(segment_sum, inputs)
     assert torch.autograd.gradgradcheck(segment_sum, inputs)
@@ -164,15 +188,29 @@ def product(groups: int, dtype: torch.dtype, cin: int = 6, cout: int = 8, dim: i
 
 @pytest.mark.parametrize(
     ("cin", "cout", "groups"),
-    [(6, 8, 1), (6, 8, 2), (8, 8, 8), (1, 1, 1), (5, 37, 1), (64, 96, 1), (3, 130, 1), (20, 12, 4), (4, 16, 4)],
+    [
+        (6, 8, 1),
+        (6, 8, 2),
+        (8, 8, 8),
+        (1, 1, 1),
+        (5, 37, 1),
+        (64, 96, 1),
+        (3, 130, 1),
+        (20, 12, 4),
+        (4, 16, 4),
+    ],
 )
 def test_conv(cin: int, cout: int, groups: int) -> None:
     x, weight, bias, pairs = product(groups, torch.float64, cin, cout)
     out = ops.conv(x, weight, bias, list(pairs), [], len(x), groups)
-    torch.testing.assert_close(out, conv_twin(x, weight, bias, pairs, len(x), groups), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        out, conv_twin(x, weight, bias, pairs, len(x), groups), rtol=1e-12, atol=1e-12
+    )
     grad = torch.randn(len(x), cout, dtype=torch.float64)
     found = ops.conv_weight_grad(x, grad, list(pairs), [], groups)
-    torch.testing.assert_close(found, conv_weight_grad_twin(x, grad, pairs, groups), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        found, conv_weight_grad_twin(x, grad, pairs, groups), rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
@@ -193,8 +231,14 @@ def test_conv_has_all_derivatives(groups: int) -> None:
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_norm(affine: bool) -> None:
     x = torch.randn(30, 4, dtype=torch.float64, requires_grad=True) * 3 + 7
-    scale, shift = (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2)) if affine else (None, None)
-    for found, wanted in zip(ops.batch_norm(x, scale, shift, 1e-5), batch_norm_twin(x, scale, shift, 1e-5), strict=True):
+    scale, shift = (
+        (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        if affine
+        else (None, None)
+    )
+    for found, wanted in zip(
+        ops.batch_norm(x, scale, shift, 1e-5), batch_norm_twin(x, scale, shift, 1e-5), strict=True
+    ):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
     assert torch.autograd.gradcheck(lambda *a: ops.batch_norm(*a, 1e-5)[0], (x, scale, shift))
     assert torch.autograd.gradgradcheck(lambda *a: ops.batch_norm(*a, 1e-5)[0], (x, scale, shift))
@@ -226,7 +270,12 @@ def opcheck_cases() -> dict[str, tuple]:
         "segment_sum": (table, rows, ptr, entries),
         "segment_argmax": (table.detach(), rows, ptr),
         "sum_rows": (x,),
-        "batch_norm": (x, torch.ones(4, requires_grad=True), torch.zeros(4, requires_grad=True), 1e-5),
+        "batch_norm": (
+            x,
+            torch.ones(4, requires_grad=True),
+            torch.zeros(4, requires_grad=True),
+            1e-5,
+        ),
         "batch_norm_backward": (x.detach(), x.detach(), None, *stats, 1e-5),
     }
 
@@ -255,6 +304,8 @@ def test_row_counts_of_forged_sizes_are_refused_or_carried() -> None:
     with torch.device("meta"):
         rows = 2**31 - 1
         x, weight = torch.empty(rows, 8), torch.empty(27, 8, 16)
-        pairs = [torch.empty(9 * rows, dtype=torch.int32)] * 2 + [torch.empty(28, dtype=torch.int64)]
+        pairs = [torch.empty(9 * rows, dtype=torch.int32)] * 2 + [
+            torch.empty(28, dtype=torch.int64)
+        ]
         assert ops.conv(x, weight, None, pairs, [], rows, 1).shape == (rows, 16)
         assert ops.conv_weight_grad(x, torch.empty(rows, 16), pairs, [], 1).shape == (27, 8, 16)
