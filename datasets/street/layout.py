@@ -202,7 +202,7 @@ def _horizon(pen: Pen, r: Random, x: float, side: float) -> None:
             item = ob.tree(r, r.uniform(1.0, 1.9), low=r.uniform(0.2, 1.5))
             pen.put(item, x + r.uniform(-10, 10), side * (away + r.uniform(-4, 8)), 0.0, 4.0)
             pen.put(ob.bush(r, r.uniform(1.0, 2.6)), x + r.uniform(-10, 10), side * away, 0.0, 4.0)
-    elif kind < 0.85:
+    elif kind < 0.94:
         out = 0.0 if side > 0 else math.pi
         item = ob.building(r, r.uniform(12.0, 20.0), 12.0, r.uniform(5.0, 14.0))
         pen.put(item, x, side * (away + 6.0), out + r.choice((0.0, 0.3, -0.3)), 8.0, 10.0)
@@ -327,7 +327,7 @@ def _side(pen: Pen, r: Random, chunk: int, side: float) -> None:
     strip = kerb + 0.5 * style.verge if style.verge else kerb + 0.45
     if r.random() < style.street_trees:
         pen.put(
-            ob.tree(r, 0.8 * style.tree_size),
+            ob.tree(r, 0.8 * style.tree_size, r.uniform(2.0, 3.5)),
             x + r.uniform(-9, 9),
             side * (strip + 0.1),
             r.uniform(0, 6),

@@ -348,7 +348,7 @@ def tree(r: Random, size: float = 1.0, low: float | None = None) -> Item:
             box(k.TRUNK, m.BARK, (-1.3 * radius, 1.3 * radius), 2.6 * radius, (-0.4, 0.35),
                 top=(-0.7 * radius, 0.7 * radius), top_width=1.4 * radius, gain=bark)
         )  # fmt: skip
-    density = r.uniform(0.5, 2.4)
+    density = r.uniform(0.7, 3.5)
     spread = size * r.uniform(1.4, 4.2)
     if r.random() < 0.14:  # conifer
         foot = r.uniform(0.2, 1.2)
@@ -389,19 +389,26 @@ def tree(r: Random, size: float = 1.0, low: float | None = None) -> Item:
 
 
 def bush(r: Random, size: float = 1.0) -> Item:
-    """A shrub of two to six leafy clumps on the ground."""
+    """A shrub of leafy clumps on the ground, loose or dense, sometimes with shoots above."""
     rows: list[Row] = []
-    density = r.uniform(1.5, 5.0)
+    density = r.uniform(2.0, 9.0)
     gain = r.uniform(0.8, 1.2)
-    for _ in range(r.randint(2, 6)):
-        s = size * r.uniform(0.3, 0.9)
+    for _ in range(r.randint(3, 8)):
+        s = size * r.uniform(0.25, 0.75)
         rows.append(
             crown(
-                k.VEGETATION, m.LEAF,
-                (r.gauss(0.0, 0.6 * size), r.gauss(0.0, 0.6 * size), s * r.uniform(0.4, 0.9)),
-                (s, s * r.uniform(0.7, 1.3), s * r.uniform(0.8, 1.3)), density, gain=gain,
+                k.VEGETATION,
+                m.LEAF,
+                (r.gauss(0.0, 0.6 * size), r.gauss(0.0, 0.6 * size), s * r.uniform(0.5, 1.6)),
+                (s, s * r.uniform(0.7, 1.3), s * r.uniform(0.8, 1.4)),
+                density,
+                gain=gain,
             )
-        )  # fmt: skip
+        )
+    for _ in range(r.randint(0, 3)):
+        x, y = r.gauss(0.0, 0.5 * size), r.gauss(0.0, 0.5 * size)
+        tip = (1.5 * x, 1.5 * y, size * r.uniform(1.2, 2.2))
+        rows.append(cylinder(k.VEGETATION, m.BARK, (x, y, 0.0), tip, 0.02))
     return Item(rows, None, k.VEGETATION)
 
 
@@ -416,7 +423,7 @@ def green_hedge(r: Random, length: float, height: float) -> Item:
         (-half, half),
         width,
         (-0.3, height),
-        r.uniform(4.0, 9.0),
+        r.uniform(5.0, 14.0),
         gain=r.uniform(0.8, 1.2),
         top=(-half + taper, half - taper),
         top_width=width - 2 * taper,

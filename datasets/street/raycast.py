@@ -293,10 +293,20 @@ def intersect(
             lx, ly = c * dx + s * dy, c * dy - s * dx
             cosine = abs(nx * lx + ny * ly + nz * dz) / np.sqrt(nx * nx + ny * ny + nz * nz)
             return enter, cosine, material
-        # Leaves fill the volume in clumps: the mean free path varies in space, the clumps are
-        # the same from frame to frame.
+        # The outline is lumpy: the ellipsoid shrinks by up to half depending on where the ray
+        # would enter it. Leaves fill the rest in clumps: the mean free path varies in space. Both
+        # are fixed in the world, so they are the same from frame to frame.
         wx, wy, wz = ox + enter * dx, oy + enter * dy, oz + enter * dz
-        clump = value_noise(1.7 * wx + 0.9 * wz, 1.7 * wy - 0.8 * wz, 11)
+        lump = value_noise(2.9 * wx + 1.7 * wz, 2.9 * wy - 1.9 * wz, 5)
+        radius = min(0.84 + 0.32 * lump, 1.0)
+        h = b * b - a * (x * x + y * y + z * z - radius * radius)
+        if h <= 0.0:
+            return MISS, 0.0, material
+        h = np.sqrt(h)
+        enter, leave = (-b - h) / a, (-b + h) / a
+        if enter <= 0.0:
+            return MISS, 0.0, material
+        clump = value_noise(1.3 * wx + 0.9 * wz, 1.3 * wy - 0.8 * wz, 11)
         density = p[12] * (1.0 + 0.85 * clump)
         t = enter - np.log(random01(state)) / density
         if t < leave:

@@ -69,6 +69,8 @@ class Street:
 
     def _lane(self, side: float, lane: int = 0) -> float:
         """Lateral position of a lane on the left (+1) or right (-1) half of the road."""
+        if self.style.single:
+            return 0.0 if not self.style.parking_right else 1.05
         return side * self.style.lane * (lane + 0.5)
 
     def _traffic(self) -> list[Mover]:
@@ -77,7 +79,7 @@ class Street:
         movers: list[Mover] = []
         for side in (-1.0, 1.0):
             along = side == -style.hand  # the own direction
-            for lane in range(style.lanes):
+            for lane in range(0 if style.single and not along else style.lanes):
                 own = along and lane == 0
                 speed = (
                     style.speed
@@ -87,7 +89,8 @@ class Street:
                 at = -0.5 * LOOP + r.uniform(8.0, 20.0)
                 while at < 0.5 * LOOP - 12.0:
                     if r.random() < 0.55 * style.traffic and not (own and abs(at) < 12.0):
-                        kind = "car" if r.random() < 0.86 else "truck"
+                        wide = style.lane > 2.8 and abs(at) > 14.0 and r.random() < 0.16
+                        kind = "truck" if wide else "car"
                         shift = r.gauss(0.0, 0.15)
                         name = f"mover {self.seed} {len(movers)}"
                         movers.append(Mover(kind, name, at, self._lane(side, lane) + shift, speed))

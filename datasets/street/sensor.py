@@ -117,7 +117,7 @@ class Sensor:
             half *= rng.uniform(0.8, 1.15)
             top += rng.normal(0.0, 0.8)
             off = (np.abs((azimuth - centre + 180.0) % 360.0 - 180.0)) / half
-            edge = top - 5.0 * off**4
+            edge = top - 6.0 * off**1.6
             blind = np.maximum(blind, np.where(off < 1.0, edge, -90.0))
         return np.radians(blind)
 
@@ -327,7 +327,7 @@ def cast(
             weak = (1.0 - 0.75 * cosine) * (best / max_range) ** 2
             lost = dropout + MATERIALS[material, 2] + 0.35 * weak
             if random01(state) < lost:
-                if material != GLASS or random01(state) > 0.2:
+                if material != GLASS or random01(state) > 0.12:
                     continue
                 best += 0.3 - 1.5 * np.log(random01(state))  # a return from inside
                 if best > max_range:

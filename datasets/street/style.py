@@ -28,6 +28,7 @@ JUNCTION_PITCH: Final = 110.0
 #: What may stand behind the pavement, and the likelihood of each by kind of district.
 PLOTS: Final = ("block", "houses", "park", "thicket", "field", "car park", "plaza", "yard wall")
 DISTRICTS: Final[dict[str, tuple[float, ...]]] = {
+    "old town": (0.76, 0.02, 0.02, 0.04, 0.00, 0.01, 0.05, 0.10),
     "city": (0.66, 0.03, 0.03, 0.03, 0.00, 0.05, 0.12, 0.08),
     "town": (0.28, 0.30, 0.10, 0.12, 0.02, 0.05, 0.05, 0.08),
     "suburb": (0.02, 0.52, 0.12, 0.18, 0.05, 0.04, 0.01, 0.06),
@@ -78,19 +79,30 @@ class Style:
     def __init__(self, seed: int) -> None:
         r = Random(f"street {seed}")
         self.seed = seed
-        self.district = r.choices(tuple(DISTRICTS), (0.22, 0.2, 0.24, 0.34))[0]
-        city = self.district == "city"
+        self.district = r.choices(tuple(DISTRICTS), (0.19, 0.15, 0.18, 0.2, 0.28))[0]
+        old = self.district == "old town"
+        city = old or self.district == "city"
         self.plots = DISTRICTS[self.district]
         #: 1 = traffic keeps to the right, -1 = to the left.
         self.hand = 1.0 if r.random() < 0.8 else -1.0
         self.parking_right = 2.1 if r.random() < (0.6 if city else 0.3) else 0.0
         self.parking_left = 2.1 if r.random() < (0.6 if city else 0.35) else 0.0
-        self.lanes = 2 if r.random() < 0.12 else 1
+        self.lanes = 2 if r.random() < 0.12 and not old else 1
         self.lane = r.uniform(2.3, 3.4)
+        #: Old towns have streets of one lane, shared or one-way.
+        self.single = old and r.random() < 0.75
+        if self.single:
+            self.lane *= 0.5
+            self.parking_left = 0.0
         # The kerbs are symmetric; a side without parking gets the extra width too.
         self.half_width = self.lane * self.lanes + max(self.parking_left, self.parking_right)
-        self.verge = r.uniform(0.8, 4.5) if r.random() < (0.15 if city else 0.5) else 0.0
-        self.pavement = r.uniform(1.4, 4.5) if r.random() < 0.9 else 0.3
+        self.half_width = max(self.half_width, 1.9)
+        self.verge = (
+            r.uniform(0.8, 4.5) if r.random() < (0.0 if old else 0.15 if city else 0.5) else 0.0
+        )
+        self.pavement = (
+            r.uniform(0.7, 2.2) if old else r.uniform(1.4, 4.5) if r.random() < 0.9 else 0.3
+        )
         self.centre = Wave.draw(r, ((14.0, 320.0), (3.5, 140.0)))
         self.grade = Wave.draw(r, ((3.0, 420.0), (0.5, 130.0)))
         bank = 0.6 if city else 1.8
@@ -124,7 +136,9 @@ class Style:
         self.street_trees = r.uniform(0.0, 0.9)
         self.greenery = r.uniform(0.4, 1.6)
         self.tree_size = r.uniform(0.7, 1.4)
-        self.setback = r.uniform(0.0, 2.0) if city else r.uniform(0.5, 6.0)
+        self.setback = (
+            r.uniform(0.0, 0.5) if old else r.uniform(0.0, 2.0) if city else r.uniform(0.5, 6.0)
+        )
         self.storeys = r.uniform(2.0, 6.0)
         self.speed = 0.0 if r.random() < 0.15 else r.uniform(3.0, 13.5)
         self.traffic = r.uniform(0.1, 1.0)
