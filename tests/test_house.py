@@ -13,8 +13,9 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-import perception
 import pytest
+
+import perception
 
 ROOT = Path(__file__).resolve().parents[1]
 
