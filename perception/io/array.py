@@ -148,7 +148,9 @@ def write_npy(path: Path, cloud: PointCloud) -> None:
 
 def write_npz(path: Path, cloud: PointCloud) -> None:
     """Write everything the cloud holds: ``points``, attributes, ``origin``, ``time``."""
-    arrays: dict[str, Any] = {n: v for n, v in cloud.attributes.items() if n not in ("points", "origin")}
+    arrays: dict[str, Any] = {
+        n: v for n, v in cloud.attributes.items() if n not in ("points", "origin")
+    }
     if cloud.origin.any():
         arrays["origin"] = cloud.origin
     if cloud.time is not None and "time" not in arrays:

@@ -1,0 +1,202 @@
+"""``perception doctor [PATH]``: what is installed, what works, and what to do about the rest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    state: str  # "ok", "note" (works without), "bad" (does not work)
+    what: str
+    detail: str
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(
+        prog="perception doctor",
+        description="Say what is installed, which backends work and what to do; with a path, "
+        "what that file or folder holds.",
+    )
+    result.add_argument("path", nargs="?", type=Path, metavar="PATH", help="data to look at")
+    return result
+
+
+def run(argv: list[str]) -> int:
+    """Print the findings.
+
+    Returns:
+        0, or 1 if something that is needed does not work.
+    """
+    options = parser().parse_args(argv)
+    bad = False
+    findings = data(options.path) if options.path else machine()
+    for finding in findings:
+        bad |= finding.state == "bad"
+        mark = {"ok": "ok  ", "note": "note", "bad": "BAD "}[finding.state]
+        print(f"{mark}  {finding.what:<12} {finding.detail}", flush=True)
+    return 1 if bad else 0
+
+
+def machine() -> Iterator[Finding]:
+    """What is installed here and what works."""
+    from perception import __version__
+
+    yield Finding("ok", "perception", f"{__version__} in {Path(__file__).resolve().parents[1]}")
+    python = platform.python_version()
+    good = sys.version_info >= (3, 10)
+    remedy = "" if good else "; 3.10 or newer is needed"
+    system = f"{platform.system()} {platform.machine()}"
+    yield Finding("ok" if good else "bad", "python", f"{python}, {system}{remedy}")
+    try:
+        import torch
+    except ImportError as error:
+        yield Finding("bad", "torch", f"{error}; pip install 'torch>=2.10'")
+        return
+    yield Finding("ok", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    yield _processor(torch.backends.cpu.get_cpu_capability())
+    yield from _engine()
+    yield from _cuda()
+    yield _models()
+    yield from _optional()
+
+
+def _processor(capability: str) -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(errors="replace").splitlines()
+        name = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), name)
+    return Finding("ok", "processor", f"{name}, {cores} cores, {capability}")
+
+
+def _engine() -> Iterator[Finding]:
+    """The native library: there, loaded, and right on a small problem."""
+    try:
+        from perception import _native
+    except ImportError as error:
+        yield Finding("bad", "engine", " ".join(str(error).split()))
+        return
+    import torch
+
+    from perception import SparseTensor
+    from perception.nn import Conv
+
+    detail = f"native library {_native.library_path().name} ({_native.instruction_set()})"
+    cells = torch.cartesian_prod(*[torch.arange(4)] * 3).int()
+    coords = torch.cat([torch.zeros(64, 1, dtype=torch.int32), cells], 1)
+    conv = Conv(2, 3)
+    features = torch.randn(64, 2)
+    with torch.no_grad():
+        x = SparseTensor(features, coords)
+        sparse = conv(x).features
+        kernel = conv.weight.reshape(3, 3, 3, 2, 3).permute(4, 3, 0, 1, 2)
+        grid = features.reshape(4, 4, 4, 2).permute(3, 0, 1, 2)[None]
+        dense = torch.nn.functional.conv3d(grid, kernel, conv.bias, padding=1)
+        gap = float((sparse - dense[0].permute(1, 2, 3, 0).reshape(64, 3)).abs().max())
+    if gap < 1e-4:
+        yield Finding("ok", "engine", f"{detail}; agrees with a dense convolution to {gap:.0e}")
+    else:
+        wrong = f"{detail} is wrong by {gap:.2g}; build it again with `pip install .`"
+        yield Finding("bad", "engine", wrong)
+
+
+def _cuda() -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = "no device or driver" if built else "this torch is built for the CPU"
+        yield Finding("note", "cuda", f"not used: {why}; everything runs on the CPU")
+        return
+    from perception.pipeline import engine_has_cuda
+
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = properties.total_memory / 2**30
+        name = f"{properties.name}, sm_{properties.major}{properties.minor}, {memory:.0f} GiB"
+        if engine_has_cuda():
+            yield Finding("ok", "cuda", name)
+        else:
+            yield Finding("note", "cuda", f"{name}; not used: the engine has no CUDA operators")
+
+
+def _models() -> Finding:
+    from perception.pipeline import bundled_models
+
+    found = ", ".join(bundled_models())
+    if found:
+        return Finding("ok", "models", found)
+    return Finding("note", "models", "none bundled; train one: perception demo")
+
+
+def _optional() -> Iterator[Finding]:
+    """Packages that some verbs can do without."""
+    from perception.viz.window import WindowError, has_display, import_open3d
+
+    try:
+        open3d = import_open3d()
+        screen = "" if has_display() else ", but no display: pictures only"
+        yield Finding("ok" if has_display() else "note", "window", f"{open3d.__version__}{screen}")
+    except WindowError as error:
+        yield Finding("note", "window", f"{error}; pictures work without")
+    for name, use in (("spconv-cu120", "a peer for benchmarks"), ("tensorboard", "training logs")):
+        try:
+            yield Finding("ok", name, version(name))
+        except PackageNotFoundError:
+            yield Finding("note", name, f"not installed ({use}); pip install {name}")
+
+
+def data(path: Path) -> Iterator[Finding]:
+    """What a file or folder holds."""
+    import numpy as np
+
+    from perception.cli.inputs import collect
+    from perception.io import FormatError, read, read_labels
+
+    if path.suffix.lower() == ".label":
+        labels = read_labels(path)
+        ids = ", ".join(map(str, np.unique(labels.semantic)[:30]))
+        yield Finding("ok", "labels", f"{len(labels.semantic):,} points, classes {ids}")
+        return
+    jobs = collect([path])
+    if len(jobs) > 1:
+        kinds: dict[str, int] = {}
+        for job in jobs:
+            kinds[job.path.suffix] = kinds.get(job.path.suffix, 0) + 1
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        yield Finding("ok", "folder", f"{listed}; the first of them:")
+    try:
+        cloud = read(jobs[0].path)
+    except FormatError as error:
+        yield Finding("bad", "file", str(error))
+        return
+    low, high = cloud.bounds()
+    yield Finding("ok", "file", str(jobs[0].path))
+    if jobs[0].path.suffix == ".bin":
+        from perception.io.bin import recognise
+
+        layout = recognise(jobs[0].path, jobs[0].path.read_bytes())
+        yield Finding("ok", "layout", f"{layout} (recognised; other: layout=)")
+    dropped = "" if cloud.valid is None else f", {int((~cloud.valid).sum()):,} rows not finite"
+    yield Finding("ok", "points", f"{len(cloud):,}{dropped}, frame {cloud.frame}")
+    ranges = [f"{axis} {low[i]:.2f} .. {high[i]:.2f}" for i, axis in enumerate("xyz")]
+    yield Finding("ok", "extent", ", ".join(ranges) + " m")
+    if cloud.origin.any():
+        origin = " ".join(f"{value:.10g}" for value in cloud.origin)
+        yield Finding("ok", "origin", f"{origin} (geo-referenced)")
+    for name, values in cloud.attributes.items():
+        spread = f"{values.min():.4g} .. {values.max():.4g}" if values.dtype.kind in "fiu" else ""
+        yield Finding("ok", "attribute", f"{name}: {values.dtype}, {spread}")
+    if "intensity" not in cloud.attributes:
+        yield Finding("note", "attribute", "no intensity: networks that use it read zeros")
