@@ -1,0 +1,7 @@
+"""Tasks: Lightning modules that train, validate and apply a network, one a file."""
+
+from perception.tasks.export import ModelExport
+from perception.tasks.schedule import WarmupCosine
+from perception.tasks.segmentation import Segmentation
+
+__all__ = ["ModelExport", "Segmentation", "WarmupCosine"]

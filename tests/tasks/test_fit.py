@@ -1,0 +1,168 @@
+"""The command line of training, in process, on a street of a few thousand points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from perception.cli.fit import bundled_configs, find_config, run
+from perception.datasets import street, street_module
+from perception.datasets.sample import Sample
+from perception.io import PointCloud, checkpoint
+from perception.models import MinkUNet
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+QUICK = [
+    "--model.net.channels=[4,4,6,6,4]",
+    "--data.val_scans=2",
+    "--data.epoch_scans=4",
+    "--data.num_workers=0",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+]
+
+
+def small_scan(seed: int, frame: int = 0) -> Sample:
+    """Road and walls as the simulator might show them, at a hundredth of the cost."""
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(-20, 20, (1500, 2))
+    wall = np.abs(xy[:, 1]) > 10
+    points = np.c_[xy, np.where(wall, rng.uniform(0, 5, 1500), 0) - 1.7].astype(np.float32)
+    intensity = {"intensity": rng.random(1500, dtype=np.float32)}
+    labels = np.where(wall, street.CLASSES.index("building"), 0).astype(np.uint8)
+    return Sample(PointCloud(points, intensity), labels, name=f"{seed:08d}")
+
+
+@pytest.fixture(autouse=True)
+def small_street(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Replaces the simulator; collects the seeds asked for."""
+    seeds: list[int] = []
+
+    def scan(seed: int) -> Sample:
+        seeds.append(seed)
+        return small_scan(seed)
+
+    monkeypatch.setattr(street_module.street, "scan", scan)
+    return seeds
+
+
+def fit(root: Path, *extra: str) -> int:
+    where = f"--trainer.default_root_dir={root}"
+    return run(["fit", "--config", "street-minkunet", where, *QUICK, *extra])
+
+
+def test_a_run_leaves_config_logs_checkpoints_and_a_model(tmp_path: Path) -> None:
+    assert fit(tmp_path, "--trainer.max_steps=4", "--model.optimizer.lr=0.01") == 0
+
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["model"]["init_args"]["net"]["init_args"]["channels"] == [4, 4, 6, 6, 4]
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.01
+    assert config["trainer"]["max_steps"] == 4
+    assert list(tmp_path.glob("tensorboard/version_0/events*"))
+    header, *rows = (tmp_path / "csv/version_0/metrics.csv").read_text().splitlines()
+    assert "val/miou" in header
+    assert "val/iou/road" in header
+    assert rows
+    assert (tmp_path / "checkpoints/last.ckpt").is_file()
+    assert (tmp_path / "checkpoints/best.ckpt").is_file()
+
+    tensors, metadata = checkpoint.load(tmp_path / "model.safetensors")
+    assert metadata["classes"] == list(street.CLASSES)
+    assert metadata["colors"] == np.asarray(street.COLORS).tolist()
+    assert metadata["encoder"] == {"voxel_size": 0.1, "features": ["intensity", "height", "offset"]}
+    history = metadata["history"]
+    assert history["steps"] == 4
+    assert history["seed"] == 1
+    assert history["command"].startswith("perception fit --config street-minkunet")
+    assert 0 <= history["metrics"]["val/miou"] <= 1
+    assert metadata["net"]["name"] == "MinkUNet"
+    net = MinkUNet(**metadata["net"]["args"])
+    net.load_state_dict(tensors)
+    trained = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, trained[f"net.{name}"])
+
+
+def test_resume_continues_where_the_last_checkpoint_ended(
+    tmp_path: Path, small_street: list[int]
+) -> None:
+    assert fit(tmp_path, "--trainer.max_steps=2") == 0
+    first = [s for s in small_street if s >= street_module.TRAIN_SEED]
+    small_street.clear()
+    assert fit(tmp_path, "--trainer.max_steps=4", "--ckpt_path=last") == 0
+    second = [s for s in small_street if s >= street_module.TRAIN_SEED]
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    assert first == list(range(first[0], first[0] + 4))
+    assert second == list(range(first[0] + 4, first[0] + 8))  # streets go on, none comes twice
+
+
+def test_validates_after_the_last_step_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    assert fit(tmp_path, "--trainer.max_steps=3") == 0  # an epoch has two
+    header, *rows = (tmp_path / "csv/version_0/metrics.csv").read_text().splitlines()
+    step, miou = header.split(",").index("step"), header.split(",").index("val/miou")
+    assert [row.split(",")[step] for row in rows if row.split(",")[miou]] == ["1", "2"]
+    last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 3
+
+
+def test_the_same_seed_trains_the_same_weights(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert fit(tmp_path / name, "--trainer.max_steps=3") == 0
+    one, two = (checkpoint.load(tmp_path / n / "model.safetensors")[0] for n in ("a", "b"))
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_other_verbs_read_the_checkpoint(tmp_path: Path, verb: str) -> None:
+    assert fit(tmp_path, "--trainer.max_steps=2") == 0
+    where = f"--trainer.default_root_dir={tmp_path}"
+    last = str(tmp_path / "checkpoints/last.ckpt")
+    assert run([verb, "--config", "street-minkunet", where, *QUICK, f"--ckpt_path={last}"]) == 0
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):  # type: ignore[no-untyped-def]
+            return (Path.touch, (tmp_path / "ran",))
+
+    assert fit(tmp_path, "--trainer.max_steps=2") == 0
+    bad = tmp_path / "bad.ckpt"
+    state = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    torch.save({**state, "evil": Evil()}, bad)
+    with pytest.raises(Exception, match=r"[Ww]eights_only|WeightsUnpickler"):
+        fit(tmp_path, "--trainer.max_steps=4", f"--ckpt_path={bad}")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_usage_errors_end_with_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", "--config", "street-minkunet", "--data.nonsense=1"]) == 2
+    assert "nonsense" in capsys.readouterr().err
+    assert run(["fit", "--help"]) == 0
+
+
+def test_unknown_configuration_names_the_bundled_ones() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no\.yaml.*street-minkunet"):
+        run(["fit", "--config", "no.yaml"])
+
+
+def test_a_file_comes_before_a_bundled_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config("street-minkunet") == str(bundled_configs()["street-minkunet"])
+    Path("street-minkunet").write_text("{}")
+    assert find_config("street-minkunet") == "street-minkunet"
+
+
+@pytest.mark.parametrize("name", sorted(bundled_configs()))
+def test_every_bundled_configuration_fits_its_classes(tmp_path: Path, name: str) -> None:
+    options = [f"--trainer.default_root_dir={tmp_path}", *QUICK, "--trainer.fast_dev_run=1"]
+    options.remove("--model.net.channels=[4,4,6,6,4]")
+    assert run(["fit", "--config", name, *options, "--model.net.width=0.125"]) == 0
