@@ -82,7 +82,11 @@ TENSORS = {  # what is wrong -> (error, words of the message, call)
     ),
     "dense of a wrong shape": (ValueError, "shape", lambda: _x().dense(shape=(3, 3))),
     "from a vector": (ValueError, "dense", lambda: SparseTensor.from_dense(F(3))),
-    "from integers": (TypeError, "dense", lambda: SparseTensor.from_dense(F(1, 1, 3).int())),
+    "from integers": (
+        TypeError,
+        "floating|dense",
+        lambda: SparseTensor.from_dense(F(1, 1, 3).int()),
+    ),
 }
 
 LAYERS = {
@@ -126,7 +130,7 @@ LAYERS = {
     ),
     "like of another dimension": (
         ValueError,
-        "dim",
+        "axes",
         lambda: nn.ConvTranspose(4, 4, 2, stride=2)(_x(), like=_x(2)),
     ),
     "pool of size zero": (ValueError, "kernel_size", lambda: nn.MaxPool(0, 2)),

@@ -93,6 +93,14 @@ def test_large_float16_sums_do_not_overflow_on_the_way():
     assert layer(x).features[1].item() == 60000.0
 
 
+@pytest.mark.parametrize("mode", ["AvgPool", "GlobalPool"])
+def test_the_mean_of_large_float16_numbers_is_finite(mode):
+    coords = torch.tensor([[0, i] for i in range(4)], dtype=torch.int32)
+    x = SparseTensor(torch.full((4, 1), 40000.0, dtype=torch.float16), coords)
+    pool = nn.AvgPool(4, 4, dim=1) if mode == "AvgPool" else nn.GlobalPool("avg")
+    assert pool(x).features.item() == 40000.0
+
+
 @pytest.mark.parametrize("weight", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize(
     "features", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str

@@ -147,9 +147,14 @@ def test_stride_times_site_does_not_wrap():
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4])
-def test_reach_drops_what_leaves_int32(dim):
+def test_reach_beyond_int32_is_an_error_unless_bounds_exclude_it(dim):
     coords = _corners(dim)
     offsets = oracle.taps(dim, 3, kernel="cross")
+    with pytest.raises(ValueError, match="int32"):
+        nn.Conv(1, 1, 3, kernel="cross", dim=dim, sites="reach")(
+            random_tensor(coords, 1, dtype=torch.float32)
+        )
+    bounds = ((INT32_MIN,) * dim, (INT32_MAX,) * dim)
     for stride in (1, 2):
         check_conv(
             randomized(
@@ -158,23 +163,28 @@ def test_reach_drops_what_leaves_int32(dim):
             random_tensor(coords, 1),
             offsets,
             stride=(stride,) * dim,
-            expected=oracle.reach(oracle.as_sites(coords), offsets, (stride,) * dim),
+            expected=oracle.reach(oracle.as_sites(coords), offsets, (stride,) * dim, bounds),
+            bounds=bounds,
         )
 
 
-def test_generative_drops_what_leaves_int32():
+def test_generating_beyond_int32_is_an_error_unless_bounds_exclude_it():
     coords = torch.tensor(
         [[0, INT32_MIN, 0], [0, 2**30, 0], [0, 2**30 - 1, 5], [0, -(2**30), INT32_MAX]],
         dtype=torch.int32,
     )
-    offsets = oracle.taps(2, 2)
+    layer = randomized(nn.GenerativeConvTranspose(1, 1, 2, stride=2, dim=2))
+    with pytest.raises(ValueError, match="int32"):
+        layer(random_tensor(coords, 1))
+    offsets, bounds = oracle.taps(2, 2), ((INT32_MIN,) * 2, (INT32_MAX,) * 2)
     check_conv(
-        randomized(nn.GenerativeConvTranspose(1, 1, 2, stride=2, dim=2)),
+        layer,
         random_tensor(coords, 1),
         offsets,
         stride=(2, 2),
-        expected=oracle.reach_transposed(oracle.as_sites(coords), offsets, (2, 2)),
+        expected=oracle.reach_transposed(oracle.as_sites(coords), offsets, (2, 2), bounds),
         transposed=True,
+        bounds=bounds,
     )
 
 
