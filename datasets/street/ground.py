@@ -181,9 +181,8 @@ def ground_surface(
     distance, lateral = road_distance(g, table, crossings, x, y)
     if distance < 0.0:
         material = int(g[ROAD_MATERIAL])
-        if g[LANES] > 0.0 and distance < -1.2:
-            if abs(lateral) < 0.07 and x % 9.0 < 4.5:
-                material = MARKING
+        if g[LANES] > 0.0 and distance < -1.2 and abs(lateral) < 0.07 and x % 9.0 < 4.5:
+            material = MARKING
         if g[LANES] > 1.0 and -0.45 < distance < -0.31:
             material = MARKING
         return ROAD, material

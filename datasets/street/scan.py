@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from perception.datasets.sample import Sample
 from perception.datasets.street import objects as ob
-from perception.datasets.street.layout import Chunk, Ground, lay_out
+from perception.datasets.street.layout import lay_out
+from perception.datasets.street.materials import MATERIALS
+from perception.datasets.street.pen import Chunk, Ground
 from perception.datasets.street.sensor import Sensor, cast
 from perception.datasets.street.shapes import place
 from perception.datasets.street.style import CHUNK, Style
@@ -89,7 +91,7 @@ class Street:
                 at = -0.5 * LOOP + r.uniform(8.0, 20.0)
                 while at < 0.5 * LOOP - 12.0:
                     if r.random() < 0.55 * style.traffic and not (own and abs(at) < 12.0):
-                        wide = style.lane > 2.8 and abs(at) > 14.0 and r.random() < 0.16
+                        wide = style.lane > 2.8 and abs(at) > 14.0 and r.random() < 0.4
                         kind = "truck" if wide else "car"
                         shift = r.gauss(0.0, 0.15)
                         name = f"mover {self.seed} {len(movers)}"
@@ -182,9 +184,9 @@ class Street:
         pitch = math.atan2(z[2] + z[3] - z[0] - z[1], 5.4)
         roll = math.atan2(z[0] + z[2] - z[1] - z[3], 3.2)
         level = Sensor(pitch=pitch, roll=roll).tilt()
-        turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+        about_z = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
         pose = np.eye(4)
-        pose[:3, :3] = turn @ level @ self.sensor.tilt()
+        pose[:3, :3] = about_z @ level @ self.sensor.tilt()
         pose[:3, 3] = (x, y, z.mean() + self.sensor.height)
         return pose
 
@@ -294,6 +296,7 @@ class Street:
                     sensor.gain,
                 ]
             ),
+            MATERIALS,
             np.ascontiguousarray(rows),
             np.ascontiguousarray(instances, dtype=np.int32),
             ground.g,
@@ -308,10 +311,10 @@ class Street:
             labels,
             instance,
         )
-        time = column[:n].astype(np.float32) / np.float32(sensor.columns * RATE)
+        seconds = column[:n].astype(np.float32) / np.float32(sensor.columns * RATE)
         cloud = PointCloud(
             points[:n].copy(),
-            {"intensity": intensity[:n].copy(), "ring": ring[:n].copy(), "time": time},
+            {"intensity": intensity[:n].copy(), "ring": ring[:n].copy(), "time": seconds},
             time=frame / RATE,
         )
         return cloud, labels[:n].copy(), instance[:n].copy()

@@ -14,8 +14,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from perception.datasets.street.classes import BUILDING
 from perception.datasets.street.ground import ground_height, ground_surface
-from perception.datasets.street.materials import DARK_PAINT, GLASS, GRASS, MATERIALS, PAINT
+from perception.datasets.street.materials import DARK_PAINT, GLASS, GRASS, PAINT
 from perception.datasets.street.raycast import (
     GAIN,
     LABEL,
@@ -161,6 +162,7 @@ def cast(
     blind: NDArray[np.float64],
     columns: int,
     limits: NDArray[np.float64],
+    materials: NDArray[np.float64],
     primitives: NDArray[np.float64],
     instances: NDArray[np.int32],
     g: NDArray[np.float64],
@@ -182,6 +184,7 @@ def cast(
         elevations, offsets, phases, gains: of the beams, highest beam first.
         blind: elevation under which the own car blocks the view, by half degree of azimuth.
         limits: min_range, max_range, range noise, dropout, gain.
+        materials: the table of ``materials.py``.
         primitives, instances: the objects, in the world frame.
         g, table, crossings, strips: the ground.
         seed: of noise, drop-outs and foliage.
@@ -325,22 +328,24 @@ def cast(
                     best -= min(blade / max(cosine, 0.02), 0.012 * best + 0.1)
             # What comes back.
             weak = (1.0 - 0.75 * cosine) * (best / max_range) ** 2
-            lost = dropout + MATERIALS[material, 2] + 0.35 * weak
+            lost = dropout + materials[material, 2] + 0.35 * weak
             if random01(state) < lost:
                 if material != GLASS or random01(state) > 0.12:
                     continue
-                best += 0.3 - 1.5 * np.log(random01(state))  # a return from inside
+                # A return from inside: a room is deep, a car is not.
+                inside = random01(state)
+                best += 0.3 - 1.5 * np.log(inside) if label == BUILDING else 0.2 + 0.5 * inside
                 if best > max_range:
                     continue
             # Intensities are calibrated, hence flat up to about 20 m; then the echo of a surface seen
             # at a flat angle fades before that of one seen squarely.
             fade = 1.0 - min(max((best - 18.0) / (20.0 + 38.0 * cosine), 0.0), 1.0)
-            value = MATERIALS[material, 0] * (0.88 + 0.16 * cosine) * strength
-            value = (value + MATERIALS[material, 1] * _gauss(state)) * gains[b] * gain * fade
-            if material == PAINT or material == DARK_PAINT:
-                if random01(state) < 0.65 - 0.5 * cosine:
-                    value = 0.0  # lacquer mirrors the beam away
-            best += noise * _gauss(state) + MATERIALS[material, 3] * (random01(state) - 0.5)
+            value = materials[material, 0] * (0.88 + 0.16 * cosine) * strength
+            value = (value + materials[material, 1] * _gauss(state)) * gains[b] * gain * fade
+            lacquer = material in (PAINT, DARK_PAINT)
+            if lacquer and random01(state) < 0.65 - 0.5 * cosine:
+                value = 0.0  # mirrored away
+            best += noise * _gauss(state) + materials[material, 3] * (random01(state) - 0.5)
             points[n, 0] = best * cx
             points[n, 1] = best * cy
             points[n, 2] = best * cz + offsets[b]

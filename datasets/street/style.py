@@ -31,8 +31,8 @@ DISTRICTS: Final[dict[str, tuple[float, ...]]] = {
     "old town": (0.76, 0.02, 0.02, 0.04, 0.00, 0.01, 0.05, 0.10),
     "city": (0.66, 0.03, 0.03, 0.03, 0.00, 0.05, 0.12, 0.08),
     "town": (0.28, 0.30, 0.10, 0.12, 0.02, 0.05, 0.05, 0.08),
-    "suburb": (0.02, 0.52, 0.12, 0.18, 0.05, 0.04, 0.01, 0.06),
-    "green": (0.03, 0.08, 0.36, 0.34, 0.12, 0.03, 0.02, 0.02),
+    "suburb": (0.02, 0.52, 0.12, 0.23, 0.02, 0.02, 0.01, 0.06),
+    "green": (0.03, 0.08, 0.34, 0.42, 0.07, 0.02, 0.02, 0.02),
 }
 
 
@@ -79,7 +79,7 @@ class Style:
     def __init__(self, seed: int) -> None:
         r = Random(f"street {seed}")
         self.seed = seed
-        self.district = r.choices(tuple(DISTRICTS), (0.19, 0.15, 0.18, 0.2, 0.28))[0]
+        self.district = r.choices(tuple(DISTRICTS), (0.22, 0.13, 0.17, 0.2, 0.28))[0]
         old = self.district == "old town"
         city = old or self.district == "city"
         self.plots = DISTRICTS[self.district]
@@ -88,7 +88,7 @@ class Style:
         self.parking_right = 2.1 if r.random() < (0.6 if city else 0.3) else 0.0
         self.parking_left = 2.1 if r.random() < (0.6 if city else 0.35) else 0.0
         self.lanes = 2 if r.random() < 0.12 and not old else 1
-        self.lane = r.uniform(2.3, 3.4)
+        self.lane = r.uniform(2.3, 3.3)
         #: Old towns have streets of one lane, shared or one-way.
         self.single = old and r.random() < 0.75
         if self.single:
@@ -101,7 +101,7 @@ class Style:
             r.uniform(0.8, 4.5) if r.random() < (0.0 if old else 0.15 if city else 0.5) else 0.0
         )
         self.pavement = (
-            r.uniform(0.7, 2.2) if old else r.uniform(1.4, 4.5) if r.random() < 0.9 else 0.3
+            r.uniform(0.6, 1.8) if old else r.uniform(1.4, 4.5) if r.random() < 0.9 else 0.3
         )
         self.centre = Wave.draw(r, ((14.0, 320.0), (3.5, 140.0)))
         self.grade = Wave.draw(r, ((3.0, 420.0), (0.5, 130.0)))
@@ -134,7 +134,7 @@ class Style:
         self.people = r.uniform(0.2, 2.5) * (1.6 if city else 1.0)
         self.poles = r.uniform(0.4, 1.8)
         self.street_trees = r.uniform(0.0, 0.9)
-        self.greenery = r.uniform(0.4, 1.6)
+        self.greenery = r.uniform(0.6, 2.2)
         self.tree_size = r.uniform(0.7, 1.4)
         self.setback = (
             r.uniform(0.0, 0.5) if old else r.uniform(0.0, 2.0) if city else r.uniform(0.5, 6.0)

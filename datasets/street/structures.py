@@ -1,0 +1,238 @@
+"""What is built or clipped along the street: buildings, houses, fences, walls, hedges, poles.
+
+The builders work as those of ``objects.py``; things with a front have it towards -y.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+from perception.datasets.street import classes as k
+from perception.datasets.street import materials as m
+from perception.datasets.street import raycast as rc
+from perception.datasets.street.objects import Item
+from perception.datasets.street.shapes import Row, box, cylinder, facade, hedge, paling
+
+__all__ = ["building", "fence", "green_hedge", "house", "pole", "wall"]
+
+
+def green_hedge(r: Random, length: float, height: float) -> Item:
+    """A clipped hedge along x."""
+    width = r.uniform(0.5, 1.1)
+    half = 0.5 * length
+    taper = r.uniform(0.0, 0.15)
+    row = hedge(
+        k.VEGETATION,
+        m.LEAF,
+        (-half, half),
+        width,
+        (-0.3, height),
+        r.uniform(5.0, 14.0),
+        gain=r.uniform(0.8, 1.2),
+        top=(-half + taper, half - taper),
+        top_width=width - 2 * taper,
+    )
+    return Item([row], None, k.VEGETATION)
+
+
+def fence(r: Random, length: float) -> Item:
+    """A wooden or metal fence or a wire mesh with posts, along x."""
+    height = r.uniform(0.8, 1.9)
+    if r.random() < 0.35:
+        rows = [
+            paling(
+                k.FENCE, m.METAL, length, height, pitch=0.1, pale=0.0, share=r.uniform(0.15, 0.5)
+            )
+        ]
+        posts = max(int(length / 2.5), 1)
+        rows += [
+            cylinder(k.FENCE, m.METAL, (x, 0.0, -0.2), (x, 0.0, height + 0.05), 0.035)
+            for x in (-0.5 * length + length * i / posts for i in range(posts + 1))
+        ]
+        return Item(rows, None, k.FENCE)
+    pitch = r.uniform(0.1, 0.25)
+    row = paling(
+        k.FENCE,
+        r.choice((m.WOOD, m.METAL)),
+        length,
+        height,
+        pitch=pitch,
+        pale=pitch * r.uniform(0.3, 0.95),
+        gain=r.uniform(0.7, 1.4),
+    )
+    return Item([row], None, k.FENCE)
+
+
+def wall(r: Random, length: float) -> Item:
+    """A low garden wall along x."""
+    height = r.uniform(0.5, 1.9)
+    half = 0.5 * length
+    material = r.choice((m.BRICK, m.PLASTER))
+    rows = [box(k.FENCE, material, (-half, half), 0.25, (-0.5, height), gain=r.uniform(0.7, 1.3))]
+    if height < 1.0 and r.random() < 0.4:  # railing on top
+        rows.append(
+            paling(k.FENCE, m.METAL, length, height + r.uniform(0.5, 0.9), pitch=0.14, pale=0.03)
+        )
+    return Item(rows, None, k.FENCE)
+
+
+def pole(r: Random) -> Item:
+    """A street lamp, traffic sign, traffic light, bollard or cabinet post."""
+    style = r.choice(("lamp", "lamp", "sign", "sign", "sign", "light", "bollard"))
+    rows: list[Row] = []
+    gain = r.uniform(0.7, 1.5)
+    if style == "bollard":
+        rows.append(
+            cylinder(
+                k.POLE,
+                m.METAL,
+                (0, 0, -0.2),
+                (0, 0, r.uniform(0.7, 1.1)),
+                r.uniform(0.05, 0.1),
+                gain=gain,
+            )
+        )
+        return Item(rows, None, k.POLE)
+    height = {
+        "lamp": r.uniform(4.5, 9.0),
+        "sign": r.uniform(2.2, 3.2),
+        "light": r.uniform(2.8, 3.6),
+    }[style]
+    radius = {
+        "lamp": r.uniform(0.06, 0.12),
+        "sign": r.uniform(0.03, 0.045),
+        "light": r.uniform(0.05, 0.08),
+    }[style]
+    rows.append(cylinder(k.POLE, m.METAL, (0, 0, -0.3), (0, 0, height), radius, gain=gain))
+    if style == "lamp":
+        rows.append(cylinder(k.POLE, m.METAL, (0, 0, -0.3), (0, 0, 1.0), radius * 1.4, gain=gain))
+        if r.random() < 0.7:
+            rows.append(
+                cylinder(
+                    k.POLE, m.METAL, (0, 0, height), (r.uniform(0.6, 1.8), 0, height + 0.3), 0.04
+                )
+            )
+        if r.random() < 0.3:
+            rows.append(
+                box(k.POLE, m.PLATE, (-0.03, 0.03), 0.6, (2.1, 2.7), at=(radius + 0.03, 0.0))
+            )
+    elif style == "sign":
+        for i in range(r.randint(1, 2)):
+            z = height - 0.05 - 0.7 * i
+            s = r.uniform(0.45, 0.75)
+            yaw = r.choice((0.0, math.pi, 0.5 * math.pi))
+            if r.random() < 0.5:
+                rows.append(
+                    box(
+                        k.POLE,
+                        m.PLATE,
+                        (0.0, 0.04),
+                        s,
+                        (z - s, z),
+                        yaw=yaw,
+                        at=(0.05 * math.cos(yaw), 0.05 * math.sin(yaw)),
+                    )
+                )
+            else:
+                c = (0.05, 0.0, z - 0.5 * s)
+                rows.append(cylinder(k.POLE, m.PLATE, c, (0.08, 0.0, c[2]), 0.5 * s))
+        if r.random() < 0.15:  # a large board between two posts
+            w = r.uniform(1.0, 2.2)
+            rows.append(cylinder(k.POLE, m.METAL, (0, w, -0.3), (0, w, height), radius))
+            rows.append(
+                box(k.POLE, m.PLATE, (0.05, 0.09), w + 0.3, (height - 1.0, height), y=0.5 * w)
+            )
+    else:
+        rows.append(box(k.POLE, m.DARK_PAINT, (0.08, 0.32), 0.3, (height - 0.95, height), gain=2.0))
+    return Item(rows, None, k.POLE)
+
+
+def building(r: Random, length: float, depth: float, height: float) -> Item:
+    """A block of flats or shops along x, front towards -y: facade with recessed windows,
+    plinth, balconies, bays and doors."""
+    half, deep = 0.5 * length, 0.5 * depth
+    material = r.choice((m.PLASTER, m.PLASTER, m.BRICK))
+    gain = r.uniform(0.6, 1.3)
+    pitch = r.uniform(1.6, 3.6)
+    window = pitch * r.uniform(0.35, 0.65)
+    storey = r.uniform(2.7, 3.5)
+    rows = [
+        facade(
+            k.BUILDING, material, (-half, half), depth, (-1.5, height),
+            pitch=pitch, window=window, storey=storey, recess=r.uniform(0.08, 0.35), gain=gain,
+        )
+    ]  # fmt: skip
+    if r.random() < 0.5:
+        rows.append(
+            box(
+                k.BUILDING,
+                m.BRICK,
+                (-half - 0.08, half + 0.08),
+                depth + 0.16,
+                (-1.5, r.uniform(0.3, 0.9)),
+            )
+        )
+    for _ in range(r.randint(0, 3)):  # bays and stair towers
+        w = r.uniform(1.5, 4.0)
+        x = r.uniform(-half + w, half - w) if half > w else 0.0
+        out = r.uniform(0.3, 1.6)
+        rows.append(
+            box(k.BUILDING, material, (x - 0.5 * w, x + 0.5 * w), out + 0.2, (-1.0, height * r.uniform(0.5, 1.0)),
+                y=-deep - 0.5 * out + 0.1, gain=gain)
+        )  # fmt: skip
+    if r.random() < 0.5:
+        out = r.uniform(0.8, 1.5)
+        for _ in range(r.randint(1, 4)):
+            w = r.uniform(2.0, 4.0)
+            x = r.uniform(-half + w, half - w) if half > w else 0.0
+            z = storey * r.randint(1, 2)
+            rows.append(
+                box(
+                    k.BUILDING,
+                    m.PLASTER,
+                    (x - w / 2, x + w / 2),
+                    out,
+                    (z - 0.2, z),
+                    y=-deep - out / 2,
+                )
+            )
+            rail = paling(k.BUILDING, m.METAL, w, z + 0.95, pitch=0.14, pale=0.05)
+            rail[rc.Y] = -deep - out
+            rail[rc.Z] = z
+            rows.append(rail)
+    if r.random() < 0.4:  # a canopy or porch
+        w = r.uniform(1.2, 3.0)
+        x = r.uniform(-half + w, half - w) if half > w else 0.0
+        rows.append(
+            box(k.BUILDING, m.METAL, (x - w / 2, x + w / 2), 1.2, (2.5, 2.7), y=-deep - 0.6)
+        )
+        rows.append(
+            box(k.BUILDING, m.PAVING, (x - w / 2, x + w / 2), 1.4, (-0.6, 0.3), y=-deep - 0.7)
+        )
+    for _ in range(r.randint(0, 3)):  # downpipes
+        x = r.uniform(-half, half)
+        rows.append(
+            cylinder(k.BUILDING, m.METAL, (x, -deep - 0.08, -0.5), (x, -deep - 0.08, height), 0.06)
+        )
+    return Item(rows, None, k.BUILDING)
+
+
+def house(r: Random, length: float, depth: float) -> Item:
+    """A detached house with a gabled roof, front towards -y, sometimes with a garage."""
+    eaves = r.uniform(2.7, 5.8)
+    item = building(r, length, depth, eaves)
+    half = 0.5 * length + 0.4
+    rise = 0.5 * depth * r.uniform(0.5, 1.1)
+    item.rows.append(
+        box(k.BUILDING, m.ROOF, (-half, half), depth + 0.9, (eaves - 0.15, eaves + rise), top_width=0.05,
+            gain=r.uniform(0.7, 1.3))
+    )  # fmt: skip
+    if r.random() < 0.4:
+        w = r.uniform(2.8, 3.5)
+        x = half + 0.5 * w
+        item.rows.append(
+            box(k.BUILDING, m.PLASTER, (x - 0.5 * w, x + 0.5 * w), 5.5, (-1.0, r.uniform(2.3, 2.8)),
+                y=-0.5 * depth + r.uniform(0.5, 3.5))
+        )  # fmt: skip
+    return item
