@@ -9,11 +9,11 @@
 
 STABLE_TORCH_LIBRARY(perception, m) {
   m.def("unique_sites(Tensor sites) -> (Tensor unique, Tensor inverse, Tensor order, Tensor ptr)");
-  m.def("build_index(Tensor sites) -> (Tensor index, Tensor info)");
+  m.def("build_index(Tensor sites, bool even_if_sorted) -> (Tensor index, Tensor info)");
   m.def("lookup(Tensor index, Tensor sites, Tensor queries) -> Tensor");
   m.def("reach_sites(Tensor sites, Tensor offsets, int[] stride, bool transposed, int[] bounds) -> Tensor");
   m.def(
-      "kernel_map(Tensor index, Tensor in_sites, Tensor out_sites, Tensor offsets, int[] stride, "
+      "kernel_map(Tensor? index, Tensor in_sites, Tensor out_sites, Tensor offsets, int[] stride, "
       "bool symmetric) -> (Tensor in_rows, Tensor out_rows, Tensor tap_ptr)");
   m.def(
       "transpose_map(Tensor in_rows, Tensor out_rows, Tensor tap_ptr, SymInt num_in) -> "

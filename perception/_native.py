@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["instruction_set", "library_path", "ops"]
+__all__ = ["check_device", "instruction_set", "library_path", "ops", "supports"]
 
 _BUILD = "build it with `pip install .` in the source folder (a C++17 compiler is needed)"
 
@@ -44,3 +44,19 @@ def instruction_set() -> str:
     The environment variable ``PERCEPTION_ISA`` with one of these names forces it.
     """
     return {16: "avx512", 8: "avx2"}.get(ops.instruction_set(), "portable")
+
+
+def supports(device_type: str) -> bool:
+    """Whether the operators exist for a kind of device, such as ``"cpu"`` or ``"cuda"``."""
+    key = {"cpu": "CPU", "cuda": "CUDA", "meta": "Meta"}.get(device_type)
+    return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(
+        "perception::conv", key
+    )
+
+
+def check_device(device: torch.device, what: str) -> None:
+    """Raises ValueError where the operators do not exist for a tensor's device."""
+    if not supports(device.type):
+        raise ValueError(
+            f"{what} is on {device}; this build has no operators there: use .to('cpu')"
+        )

@@ -3,12 +3,8 @@
 #include "cpu/sites.h"
 
 namespace perception {
-namespace {
 
-// info: [how many rows repeat an earlier site, whether the rows are in strict lexicographic order]
-std::tuple<Tensor, Tensor> build_index(const Tensor& sites_tensor) {
-  check_sites(sites_tensor, "build_index", "sites");
-  const Tensor contiguous = torch::stable::contiguous(sites_tensor);
+Index build_index(const Tensor& contiguous) {
   const int32_t* sites = contiguous.const_data_ptr<int32_t>();
   const int64_t rows = contiguous.size(0);
   const int columns = static_cast<int>(contiguous.size(1));
@@ -72,10 +68,24 @@ std::tuple<Tensor, Tensor> build_index(const Tensor& sites_tensor) {
     if (repeated) duplicates += repeated;
     if (!in_order) sorted = false;
   });
+  return {index, duplicates, sorted};
+}
+
+namespace {
+
+// info: [how many rows repeat an earlier site, whether the rows are in strict lexicographic order].
+// Sites in strict order repeat nothing and are found without a hash: no table is made for them
+// unless it is asked for.
+std::tuple<Tensor, Tensor> index_sites(const Tensor& sites, bool even_if_sorted) {
+  check_sites(sites, "build_index", "sites");
+  const Tensor contiguous = torch::stable::contiguous(sites);
+  const bool skip = !even_if_sorted && strictly_sorted(contiguous.const_data_ptr<int32_t>(), sites.size(0),
+                                                       static_cast<int>(sites.size(1)));
+  const Index index = skip ? Index{empty({0}, ScalarType::Long), 0, true} : build_index(contiguous);
   Tensor info = empty({2}, ScalarType::Long);
-  info.mutable_data_ptr<int64_t>()[0] = duplicates;
-  info.mutable_data_ptr<int64_t>()[1] = sorted;
-  return {index, info};
+  info.mutable_data_ptr<int64_t>()[0] = index.duplicates;
+  info.mutable_data_ptr<int64_t>()[1] = index.sorted;
+  return {index.table, info};
 }
 
 Tensor lookup(const Tensor& index, const Tensor& sites, const Tensor& queries) {
@@ -100,7 +110,7 @@ Tensor lookup(const Tensor& index, const Tensor& sites, const Tensor& queries) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(perception, CPU, m) {
-  m.impl("build_index", TORCH_BOX(&build_index));
+  m.impl("build_index", TORCH_BOX(&index_sites));
   m.impl("lookup", TORCH_BOX(&lookup));
 }
 

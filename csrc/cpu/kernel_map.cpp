@@ -1,8 +1,12 @@
 // Kernel maps: for every tap the pairs (input row, output row) with
 // in_site == stride * out_site + offset, sorted by output row within the tap.
-// One probe a (tap, output) — half of that where the map of a submanifold layer is symmetric — and
-// the probes of a block of outputs are prefetched. Blocks are joined in order, so the result does
-// not depend on the threads.
+//
+// Sorted sites: taps that differ on the last axis only are found in one walk of the sorted keys
+// beside the sorted outputs, since moving all sites by one displacement keeps their order; no hash.
+// Other sites: one probe of the hash index a (tap, output), prefetched.
+// A submanifold map is symmetric: with sorted sites the second half of the taps mirrors the first.
+// Blocks of outputs are joined in order, so the result does not depend on the threads.
+// Limit: a walk reads 8 bytes an input and 8 an output, in order.
 #include "cpu/sites.h"
 
 namespace perception {
@@ -12,82 +16,146 @@ constexpr int64_t kBlock = 1024;
 constexpr int64_t kAhead = 12;  // probes in flight
 
 struct Block {
-  std::vector<int32_t> in, out;  // tap after tap
+  std::vector<int32_t> in, out;  // pairs, tap after tap
   std::vector<int64_t> counts;
 };
 
-// The queries of one block of outputs, in exact keys, tap by tap.
-class KeyedBlock {
+// Outputs of one block as inputs' coordinates at displacement zero, relative to the packing.
+class BlockBase {
  public:
-  KeyedBlock(const IndexView& view, const int32_t* outputs, int64_t rows, const int64_t* stride)
-      : view_(view), columns_(view.packing().columns), rows_(rows) {
-    const Packing& p = view.packing();
-    for (int c = 0; c < columns_; ++c)
+  BlockBase(const Packing& packing, const int32_t* outputs, int64_t rows, const int64_t* stride)
+      : packing_(packing), rows_(rows) {
+    for (int c = 0; c < packing.columns; ++c)
       for (int64_t i = 0; i < rows; ++i) {
-        const int64_t v = outputs[i * columns_ + c];
-        base_[c][i] = (c == 0 ? v : v * stride[c - 1]) - p.lo[c];
+        const int64_t v = outputs[i * packing.columns + c];
+        base_[c][i] = (c == 0 ? v : v * stride[c - 1]) - packing.lo[c];
       }
   }
 
-  template <class Emit>
-  void probe(const int32_t* offset, const Emit& emit) {
-    const Packing& p = view_.packing();
-    constexpr uint64_t kNone = ~uint64_t{0};
-    for (int64_t i = 0; i < rows_; ++i) keys_[i] = 0;
-    for (int c = 0; c < columns_; ++c) {
+  // The key of the first `columns` columns moved by the offset; kNone outside the packing.
+  void keys(const int32_t* offset, int columns, uint64_t* key) const {
+    std::fill_n(key, rows_, uint64_t{0});
+    for (int c = 0; c < columns; ++c) {
       const int64_t step = c == 0 ? 0 : offset[c - 1];
-      const uint64_t range = static_cast<uint64_t>(p.range[c] + 1);
-      const int shift = p.shift[c];
+      const uint64_t size = static_cast<uint64_t>(packing_.range[c] + 1);
+      const int shift = packing_.shift[c];
       for (int64_t i = 0; i < rows_; ++i) {
         const uint64_t v = static_cast<uint64_t>(base_[c][i] + step);
-        keys_[i] = (v < range) ? (keys_[i] | (v << shift)) : kNone;
+        key[i] = v < size ? key[i] | (v << shift) : kNone;
       }
     }
-    const int64_t lead = std::min(kAhead, rows_);
-    for (int64_t i = 0; i < lead; ++i) view_.prefetch(keys_[i]);
-    for (int64_t i = 0; i < rows_; ++i) {
-      if (i + kAhead < rows_) view_.prefetch(keys_[i + kAhead]);
-      if (keys_[i] == kNone) continue;
-      const int32_t row = view_.find_key(keys_[i]);
-      if (row >= 0) emit(row, i);
-    }
   }
+  const int64_t* last() const { return base_[packing_.columns - 1]; }
+
+  static constexpr uint64_t kNone = ~uint64_t{0};
 
  private:
-  const IndexView& view_;
-  int columns_;
+  const Packing& packing_;
   int64_t rows_;
   int64_t base_[kMaxColumns][kBlock];
-  uint64_t keys_[kBlock];
 };
+
+// Taps first .. last, equal but for a rising displacement on the last axis.
+struct Run {
+  int64_t first, last;
+};
+
+std::vector<Run> runs_of(const int32_t* offsets, int64_t taps, int64_t dim) {
+  std::vector<Run> runs;
+  for (int64_t k = 0; k < taps; ++k) {
+    const int32_t* now = offsets + k * dim;
+    const bool goes_on = !runs.empty() && std::equal(now - dim, now - 1, now) && now[-1] < now[dim - 1];
+    if (goes_on)
+      runs.back().last = k + 1;
+    else
+      runs.push_back({k, k + 1});
+  }
+  return runs;
+}
+
+// in_keys: the sorted keys of all inputs, and behind them a largest one.
+Block walk_block(const Packing& packing, const std::vector<uint64_t>& in_keys, const int32_t* outputs, int64_t begin,
+                 int64_t end, const int32_t* offsets, const std::vector<Run>& runs, int64_t taps, const int64_t* stride) {
+  const int columns = packing.columns, dim = columns - 1;
+  const int64_t rows = end - begin, range = packing.range[dim];
+  const BlockBase base(packing, outputs + begin * columns, rows, stride);
+  Block block;
+  block.counts.resize(taps);
+  block.in.reserve(4 * rows);
+  block.out.reserve(4 * rows);
+  uint64_t column[kBlock];
+  std::vector<int32_t> in, out;
+  std::vector<int64_t> count;
+  for (const Run& run : runs) {
+    const int64_t length = run.last - run.first;
+    const int32_t* steps = offsets + run.first * dim + dim - 1;
+    base.keys(offsets + run.first * dim, dim, column);
+    in.resize(length * kBlock);
+    out.resize(length * kBlock);
+    count.assign(length, 0);
+    const uint64_t* at = nullptr;
+    for (int64_t i = 0; i < rows; ++i) {
+      if (column[i] == BlockBase::kNone) continue;
+      const int64_t here = base.last()[i], lowest = std::max<int64_t>(here + steps[0], 0);
+      if (lowest > range) continue;
+      const uint64_t start = column[i] + static_cast<uint64_t>(lowest);
+      if (at == nullptr) at = std::lower_bound(in_keys.data(), in_keys.data() + in_keys.size() - 1, start);
+      while (*at < start) ++at;
+      const uint64_t* found = at;
+      for (int64_t t = 0; t < length; ++t) {
+        const uint64_t moved = static_cast<uint64_t>(here + steps[t * dim]);
+        if (moved > static_cast<uint64_t>(range)) continue;
+        const uint64_t wanted = column[i] + moved;
+        while (*found < wanted) ++found;
+        const int64_t n = t * kBlock + count[t];
+        in[n] = static_cast<int32_t>(found - in_keys.data());
+        out[n] = static_cast<int32_t>(begin + i);
+        count[t] += *found == wanted;
+      }
+    }
+    for (int64_t t = 0; t < length; ++t) {
+      block.counts[run.first + t] = count[t];
+      block.in.insert(block.in.end(), in.begin() + t * kBlock, in.begin() + t * kBlock + count[t]);
+      block.out.insert(block.out.end(), out.begin() + t * kBlock, out.begin() + t * kBlock + count[t]);
+    }
+  }
+  return block;
+}
 
 Block probe_block(const IndexView& view, const int32_t* outputs, int64_t begin, int64_t end,
                   const int32_t* offsets, int64_t taps, const int64_t* stride) {
   const int columns = view.packing().columns, dim = columns - 1;
+  const int64_t rows = end - begin;
   Block block;
   block.counts.resize(taps);
-  block.in.reserve(4 * (end - begin));
-  block.out.reserve(4 * (end - begin));
+  block.in.reserve(4 * rows);
+  block.out.reserve(4 * rows);
+  const int32_t* first = outputs + begin * columns;
   const auto emit = [&](int32_t row, int64_t i) {
+    if (row < 0) return;
     block.in.push_back(row);
     block.out.push_back(static_cast<int32_t>(begin + i));
   };
-  const int32_t* first = outputs + begin * columns;
-  std::unique_ptr<KeyedBlock> keyed;
-  if (view.exact()) keyed = std::make_unique<KeyedBlock>(view, first, end - begin, stride);
+  std::unique_ptr<BlockBase> base;
+  if (view.exact()) base = std::make_unique<BlockBase>(view.packing(), first, rows, stride);
+  uint64_t keys[kBlock];
   for (int64_t k = 0; k < taps; ++k) {
     const int64_t before = static_cast<int64_t>(block.in.size());
     const int32_t* offset = offsets + k * dim;
-    if (keyed) {
-      keyed->probe(offset, emit);
+    if (base) {
+      base->keys(offset, columns, keys);
+      for (int64_t i = 0; i < std::min(kAhead, rows); ++i) view.prefetch(keys[i]);
+      for (int64_t i = 0; i < rows; ++i) {
+        if (i + kAhead < rows) view.prefetch(keys[i + kAhead]);
+        if (keys[i] != BlockBase::kNone) emit(view.find_key(keys[i]), i);
+      }
     } else {
       int64_t query[kMaxColumns];
-      for (int64_t i = 0; i < end - begin; ++i) {
+      for (int64_t i = 0; i < rows; ++i) {
         const int32_t* site = first + i * columns;
         query[0] = site[0];
         for (int d = 0; d < dim; ++d) query[d + 1] = site[d + 1] * stride[d] + offset[d];
-        const int32_t row = view.find(query);
-        if (row >= 0) emit(row, i);
+        emit(view.find(query), i);
       }
     }
     block.counts[k] = static_cast<int64_t>(block.in.size()) - before;
@@ -97,7 +165,8 @@ Block probe_block(const IndexView& view, const int32_t* outputs, int64_t begin, 
 
 using Map = std::tuple<Tensor, Tensor, Tensor>;
 
-Map kernel_map(const Tensor& index, const Tensor& in_sites, const Tensor& out_sites,
+// Without an index both sets of sites are sorted.
+Map kernel_map(const std::optional<Tensor>& given_index, const Tensor& in_sites, const Tensor& out_sites,
                const Tensor& offsets, std::vector<int64_t> stride, bool symmetric) {
   check_sites(in_sites, "kernel_map", "in_sites");
   check_sites(out_sites, "kernel_map", "out_sites");
@@ -108,17 +177,30 @@ Map kernel_map(const Tensor& index, const Tensor& in_sites, const Tensor& out_si
   STD_TORCH_CHECK(offsets.scalar_type() == ScalarType::Int, "kernel_map: offsets must be int32");
   const Tensor in_c = torch::stable::contiguous(in_sites), out_c = torch::stable::contiguous(out_sites);
   const Tensor offsets_c = torch::stable::contiguous(offsets);
-  const IndexView view(index.const_data_ptr<int64_t>(), in_c.const_data_ptr<int32_t>());
+  const int32_t* inputs = in_c.const_data_ptr<int32_t>();
   const int32_t* outputs = out_c.const_data_ptr<int32_t>();
   const int32_t* taps_at = offsets_c.const_data_ptr<int32_t>();
 
-  // A symmetric map (sorted sites onto themselves, tap K-1-k opposite to tap k): the second half
-  // mirrors the first, and sorted sites make the mirrored pairs come out in order.
   const int64_t probed = symmetric ? taps / 2 : taps;
   std::vector<Block> blocks((rows + kBlock - 1) / kBlock);
-  parallel_blocks(rows, kBlock, [&](int64_t b, int64_t begin, int64_t end) {
-    blocks[b] = probe_block(view, outputs, begin, end, taps_at, probed, stride.data());
-  });
+  const Packing packing(site_bounds(inputs, in_c.size(0), static_cast<int>(dim) + 1), static_cast<int>(dim) + 1);
+  if (!given_index && packing.exact()) {
+    std::vector<uint64_t> keys(in_c.size(0) + 1);
+    parallel_blocks(in_c.size(0), 1 << 15, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) keys[i] = packing.key(inputs + i * packing.columns);
+    });
+    keys.back() = ~uint64_t{0};
+    const std::vector<Run> runs = runs_of(taps_at, probed, dim);
+    parallel_blocks(rows, kBlock, [&](int64_t b, int64_t begin, int64_t end) {
+      blocks[b] = walk_block(packing, keys, outputs, begin, end, taps_at, runs, probed, stride.data());
+    });
+  } else {
+    const Tensor index = given_index ? *given_index : build_index(in_c).table;
+    const IndexView view(index.const_data_ptr<int64_t>(), inputs);
+    parallel_blocks(rows, kBlock, [&](int64_t b, int64_t begin, int64_t end) {
+      blocks[b] = probe_block(view, outputs, begin, end, taps_at, probed, stride.data());
+    });
+  }
 
   std::vector<int64_t> starts(blocks.size() * probed);
   Tensor tap_ptr = empty({taps + 1}, ScalarType::Long);

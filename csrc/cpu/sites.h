@@ -186,6 +186,15 @@ class IndexView {
   Packing packing_;
 };
 
+struct Index {
+  Tensor table;
+  int64_t duplicates;  // rows that repeat an earlier site
+  bool sorted;         // strict lexicographic order
+};
+Index build_index(const Tensor& contiguous_sites);
+
+bool strictly_sorted(const int32_t* sites, int64_t rows, int columns);
+
 // Sorts rows by keys of `bits` bits, stably: `order` holds rows and is permuted. Defined in unique.cpp.
 void radix_sort(std::vector<uint64_t>& keys, std::vector<int32_t>& order, int bits);
 

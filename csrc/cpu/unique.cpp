@@ -45,8 +45,6 @@ void radix_sort(std::vector<uint64_t>& keys, std::vector<int32_t>& order, int bi
   }
 }
 
-namespace {
-
 bool strictly_sorted(const int32_t* sites, int64_t rows, int columns) {
   std::atomic<bool> sorted{true};
   parallel_blocks(rows, 1 << 15, [&](int64_t, int64_t begin, int64_t end) {
@@ -60,6 +58,8 @@ bool strictly_sorted(const int32_t* sites, int64_t rows, int columns) {
   });
   return sorted;
 }
+
+namespace {
 
 // Rows in lexicographic order, equal ones in the order they came.
 std::vector<int32_t> sorted_order(const int32_t* sites, int64_t rows, int columns) {

@@ -57,7 +57,7 @@ class KernelMap:
 
 
 def kernel_map(
-    index: Tensor,
+    index: Tensor | None,
     in_sites: Tensor,
     out_sites: Tensor,
     offsets: Tensor,
@@ -67,7 +67,7 @@ def kernel_map(
     """Pairs with ``in_site == stride * out_site + offset`` for every tap; see `KernelMap`.
 
     Args:
-        index: of ``in_sites``, from `build_index`.
+        index: of ``in_sites``, from `build_index`; None where both sets of sites are sorted.
         offsets: ``[K, D] int32``.
         symmetric: the sites are the same and sorted, the stride is 1, and tap K-1-k is opposite to
             tap k: only half of the taps are looked up.
@@ -91,7 +91,7 @@ def kernel_map_twin(
 
 @torch.library.register_fake("perception::kernel_map")
 def _(
-    index: Tensor,
+    index: Tensor | None,
     in_sites: Tensor,
     out_sites: Tensor,
     offsets: Tensor,

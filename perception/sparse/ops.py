@@ -63,18 +63,21 @@ def _(sites: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 # -- index ----------------------------------------------------------------------------------------
 
 
-def build_index(sites: Tensor) -> tuple[Tensor, Tensor]:
-    """A hash index of sites, for `lookup` and kernel maps.
+def build_index(sites: Tensor, even_if_sorted: bool = True) -> tuple[Tensor, Tensor]:
+    """A hash index of sites, for `lookup` and for kernel maps of sites that are not sorted.
+
+    Args:
+        even_if_sorted: make the table also where sorted sites will do without.
 
     Returns:
-        ``index [W] int64``, opaque; ``info [2] int64``: how many rows repeat an earlier site, and
-        whether the rows are in strict lexicographic order.
+        ``index [W] int64``, opaque (W = 0: not made); ``info [2] int64``: how many rows repeat an
+        earlier site, and whether the rows are in strict lexicographic order.
     """
-    return ops.build_index(sites)
+    return ops.build_index(sites, even_if_sorted)
 
 
 @_fake("perception::build_index")
-def _(sites: Tensor) -> tuple[Tensor, Tensor]:
+def _(sites: Tensor, even_if_sorted: bool) -> tuple[Tensor, Tensor]:
     words = torch.library.get_ctx().new_dynamic_size()
     return sites.new_empty(words, dtype=torch.int64), sites.new_empty(2, dtype=torch.int64)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perception._native import check_device
 from perception.sparse.kernel_map import KernelMap, kernel_map
 from perception.sparse.ops import build_index, group_by, lookup, reach_sites, unique_sites
 
@@ -72,6 +73,7 @@ class Sites:
             raise ValueError(
                 f"coords has {coords.shape[0]} rows; a tensor holds at most 2^31 - 1 sites"
             )
+        check_device(coords.device, "coords")
         coords = coords.detach().contiguous()
         lowest, highest = 0, -1
         if len(coords):
@@ -85,7 +87,7 @@ class Sites:
             batch_size = max(highest + 1, 1)
         elif highest >= batch_size:
             raise ValueError(f"coords has batch number {highest}, but batch_size is {batch_size}")
-        index, info = build_index(coords)
+        index, info = build_index(coords, even_if_sorted=False)
         duplicates, is_sorted = info.tolist()
         if duplicates:
             _, inverse, order, ptr = unique_sites(coords)
@@ -96,7 +98,13 @@ class Sites:
                 f"coords has {duplicates} duplicate sites, first at row {row}: {site}; pass them through "
                 f"perception.voxelize or SparseTensor.from_points(reduce=...)"
             )
-        return cls(coords, stride, batch_size, is_sorted=bool(is_sorted), index=index)
+        return cls(
+            coords,
+            stride,
+            batch_size,
+            is_sorted=bool(is_sorted),
+            index=None if is_sorted else index,
+        )
 
     @property
     def dim(self) -> int:
@@ -110,23 +118,19 @@ class Sites:
     def device(self) -> torch.device:
         return self.coords.device
 
-    def _build_index(self) -> None:
-        self._index, info = build_index(self.coords)
-        if self._is_sorted is None:
-            self._is_sorted = bool(info[1])
-
     @property
     def is_sorted(self) -> bool:
         """Whether the rows are in lexicographic order."""
         if self._is_sorted is None:
-            self._build_index()
-        return bool(self._is_sorted)
+            index, info = build_index(self.coords, even_if_sorted=False)
+            self._is_sorted = bool(info[1])
+            self._index = None if self._is_sorted else index
+        return self._is_sorted
 
     @property
     def index(self) -> Tensor:
         if self._index is None:
-            self._build_index()
-        assert self._index is not None
+            self._index = build_index(self.coords)[0]
         return self._index
 
     def rows_of(self, coords: Tensor) -> Tensor:
@@ -216,11 +220,11 @@ class Sites:
         if found is not None:
             return found
         self._check_pair(out)
-        mirrored = (
-            symmetric and out is self and self.is_sorted and all(step == 1 for step in stride)
-        )
-        pairs = kernel_map(self.index, self.coords, out.coords, offsets, stride, mirrored)
-        plan = KernelMap(pairs, monotone=self.is_sorted and out.is_sorted)
+        in_order = self.is_sorted and out.is_sorted
+        mirrored = symmetric and out is self and in_order and all(step == 1 for step in stride)
+        index = None if in_order else self.index
+        pairs = kernel_map(index, self.coords, out.coords, offsets, stride, mirrored)
+        plan = KernelMap(pairs, monotone=in_order)
         self._maps[relation, key, stride] = plan
         return plan
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from perception._native import check_device
 from perception.sparse.ops import point_sites, segment_argmax, segment_sum, unique_sites
 from perception.sparse.tensor import SparseTensor
 
@@ -53,6 +54,7 @@ def _check_points(points: Tensor, batch: Tensor | None) -> Tensor | None:
         raise ValueError(f"points has shape {tuple(points.shape)}; give [N, D] with D = 1..7")
     if points.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"points has dtype {points.dtype}; coordinates need float32 or float64")
+    check_device(points.device, "points")
     if batch is None:
         return None
     if batch.shape != (points.shape[0],):

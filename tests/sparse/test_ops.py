@@ -117,6 +117,29 @@ def test_kernel_map(stride: tuple[int, ...], case: int) -> None:
         same(transpose_map(*found, len(sites)), transpose_map_twin(*found, len(sites)))
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3, 4])
+@pytest.mark.parametrize("kernel_size", [2, 3, 5])
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_sorted_sites_are_walked_to_the_same_map(dim: int, kernel_size: int, dilation: int) -> None:
+    sites = torch.unique(surface(120, dim, batch=2), dim=0)
+    offsets = kernel_offsets("hybrid", kernel_size, dim=dim, dilation=dilation)
+    backwards = offsets.flip(0).contiguous()
+    for stride in (1, 2):
+        step = torch.tensor((1, *[stride] * dim), dtype=torch.int32)
+        out = torch.unique(torch.div(sites, step, rounding_mode="floor"), dim=0)
+        for taps in (offsets, backwards):
+            wanted = kernel_map_twin(sites, out, taps, (stride,) * dim)
+            same(kernel_map(None, sites, out, taps, (stride,) * dim, False), wanted)
+
+
+def test_sorted_sites_far_apart_are_mapped_too() -> None:
+    sites = torch.unique(torch.tensor(WIDE).int(), dim=0)
+    offsets = kernel_offsets("cube", 3, dim=3)
+    wanted = kernel_map_twin(sites, sites, offsets, (1, 1, 1))
+    same(kernel_map(None, sites, sites, offsets, (1, 1, 1), False), wanted)
+    same(kernel_map(None, sites, sites, offsets, (1, 1, 1), True), wanted)
+
+
 def test_symmetric_map_is_the_map() -> None:
     sites, offsets = torch.unique(surface(3000, batch=2), dim=0), kernel_offsets("cube", 3, dim=3)
     index = build_index(sites)[0]
@@ -258,7 +281,7 @@ def opcheck_cases() -> dict[str, tuple]:
     stats = [t.detach() for t in ops.batch_norm(x, None, None, 1e-5)[1:]]
     return {
         "unique_sites": (sites,),
-        "build_index": (sites,),
+        "build_index": (sites, True),
         "lookup": (index, sites, sites),
         "reach_sites": (sites, offsets, [2, 2, 2], False, []),
         "kernel_map": (index, sites, sites, offsets, [1, 1, 1], False),
@@ -300,7 +323,7 @@ def test_row_counts_of_forged_sizes_are_refused_or_carried() -> None:
     with pytest.raises(RuntimeError, match="2\\^31 - 1"):
         ops.unique_sites(sites)
     with pytest.raises(RuntimeError, match="2\\^31 - 1"):
-        ops.build_index(sites)
+        ops.build_index(sites, True)
     with torch.device("meta"):
         rows = 2**31 - 1
         x, weight = torch.empty(rows, 8), torch.empty(27, 8, 16)
