@@ -54,6 +54,11 @@ def random_sites(
     return torch.tensor([list(chosen)[i] for i in order], dtype=torch.int32)
 
 
+def in_order(coords: Tensor, order: str) -> Tensor:
+    """The same sites ``"sorted"`` (lexicographically), or as they are."""
+    return torch.unique(coords, dim=0) if order == "sorted" else coords
+
+
 def surface_sites(count: int = 20_000, *, seed: int = 0) -> Tensor:
     """About ``count`` sites of a street-like scan: rings on a ground plane, walls and poles."""
     rng = np.random.default_rng(seed)

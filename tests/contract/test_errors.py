@@ -232,16 +232,6 @@ def test_duplicates_in_any_dimension(dim):
         SparseTensor(F(len(coords) + 1, 1), torch.cat([coords, coords[4:5]]))
 
 
-def test_coords_changed_in_place_do_not_break_silently():
-    """Sites are immutable: a tensor keeps its own, or notices."""
-    coords = _sites()
-    x = random_tensor(coords, 4, dtype=torch.float32)
-    layer = nn.Conv(4, 4, 3)
-    before = layer(x).features
-    coords[:, 1] += 100
-    assert torch.equal(layer(x).features, before)
-
-
 def test_non_contiguous_input_is_fine():
     wide = torch.randn(20, 8, dtype=torch.float64)
     coords = torch.cat([_sites(), _sites()], 1)

@@ -139,6 +139,22 @@ def test_plans_die_with_their_sites():
     assert [reference() for reference in references] == [None, None]
 
 
+def test_plans_of_dead_sites_are_not_taken_for_new_ones():
+    """Sites that are freed leave their address to the next ones; a plan must not follow."""
+    x = random_tensor(random_sites(60, 3), 2, requires_grad=False)
+    conv, up = randomized(nn.Conv(2, 2, 3)), randomized(nn.ConvTranspose(2, 2, 2, stride=2))
+    for seed in range(60):
+        wanted = random_sites(30, 3, seed=seed)
+        fresh = SparseTensor(x.features, x.coords.clone())
+        assert torch.equal(conv(x, sites=wanted).features, conv(fresh, sites=wanted).features)
+        like = SparseTensor(torch.zeros(30, 1).double(), wanted)
+        assert torch.equal(conv(x, sites=like).features, conv(fresh, sites=like).features)
+        assert torch.equal(up(x, like=like).features, up(fresh, like=like).features)
+        bounds = ((-seed % 4,) * 3, (seed % 7 + 3,) * 3)
+        reach = randomized(nn.Conv(2, 2, 3, sites="reach"))
+        assert_same(reach(x, bounds=bounds), reach(fresh, bounds=bounds), 0)
+
+
 def test_graph_is_freed_with_the_output():
     x = random_tensor(random_sites(30, 3), 2)
     layer = randomized(nn.Conv(2, 2, 3, stride=2))

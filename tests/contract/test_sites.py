@@ -5,7 +5,7 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from checks import check_conv, random_sites, random_tensor, randomized
+from checks import check_conv, in_order, random_sites, random_tensor, randomized
 from oracle import INT32_MAX, INT32_MIN
 
 import perception
@@ -99,11 +99,12 @@ def _corners(dim: int) -> torch.Tensor:
     return torch.tensor([listed[i] for i in order], dtype=torch.int32)
 
 
+@pytest.mark.parametrize("order", ["shuffled", "sorted"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("dim", range(1, 8))
-def test_both_ends_of_int32_in_one_tensor(dim, stride):
+def test_both_ends_of_int32_in_one_tensor(dim, stride, order):
     """A tap that leaves int32 finds nothing; it never wraps around to the other end."""
-    coords = _corners(dim)
+    coords = in_order(_corners(dim), order)
     sites = oracle.as_sites(coords)
     kernel = "cube" if dim <= 3 else "cross"
     offsets = oracle.taps(dim, 3, kernel=kernel)
