@@ -43,7 +43,7 @@ def _parking_lane(f: Frontage) -> None:
     along = f.x - 10.0 + r.uniform(2.5, 4.0)
     while along < f.x + 8.0:
         if r.random() < style.parked:
-            vehicle = ob.car(r) if r.random() < 0.94 else ob.truck(r)
+            vehicle = ob.car(r) if r.random() < 0.9 else ob.truck(r)
             if vehicle.size is not None and vehicle.size[0] < 7.0:
                 turn = (0.0 if r.random() < 0.9 else math.pi) + r.gauss(0.0, 0.02)
                 if f.side * style.hand > 0:

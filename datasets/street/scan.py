@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from perception.datasets.sample import Sample
 from perception.datasets.street import objects as ob
 from perception.datasets.street.layout import lay_out
-from perception.datasets.street.materials import MATERIALS
 from perception.datasets.street.pen import Chunk, Ground
 from perception.datasets.street.sensor import Sensor, cast
 from perception.datasets.street.shapes import place
@@ -296,7 +295,7 @@ class Street:
                     sensor.gain,
                 ]
             ),
-            MATERIALS,
+            self.style.materials,
             np.ascontiguousarray(rows),
             np.ascontiguousarray(instances, dtype=np.int32),
             ground.g,

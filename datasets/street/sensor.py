@@ -1,7 +1,7 @@
 """The spinning 64-beam scanner: beam pattern, own car in the way, and what comes back.
 
 The pattern follows the HDL-64E: two blocks of 32 lasers a third and half a degree apart, the
-upper block looking from +2 to -8.33 degrees and mounted higher than the lower one, each laser at
+upper block looking from +2 to -8.5 degrees and mounted higher than the lower one, each laser at
 its own fraction of the azimuth step. Beams that see the roof of the own car never return.
 """
 
@@ -43,6 +43,7 @@ class Sensor:
         range_noise: standard deviation of the range, m.
         dropout: share of pulses lost for no visible reason.
         gain: factor on all intensities.
+        unit: which device: seeds the small differences from laser to laser.
         own_car: whether the roof of the own car hides part of the lowest beams.
     """
 
@@ -55,6 +56,7 @@ class Sensor:
     range_noise: float = 0.009
     dropout: float = 0.004
     gain: float = 1.0
+    unit: int = 0
     own_car: bool = True
 
     def __post_init__(self) -> None:
@@ -75,10 +77,10 @@ class Sensor:
 
     def elevations(self) -> NDArray[np.float64]:
         """``[64]`` elevation of each beam, radians, from the highest (ring 0) down."""
-        upper = 2.0 - np.arange(32) / 3.0
-        lower = -8.83 - np.arange(32) * ((24.8 - 8.83) / 31.0)
-        # Lasers are not glued in perfectly evenly; the unevenness is the device's, not the seed's.
-        wobble = np.random.default_rng(64).normal(0.0, 0.035, 64)
+        upper = np.linspace(2.05, -8.5, 32)
+        lower = np.linspace(-8.83, -24.8, 32)
+        # Lasers are not glued in perfectly evenly, a little differently in every device.
+        wobble = np.random.default_rng([64, self.unit]).normal(0.0, 0.035, 64)
         return np.radians(np.concatenate([upper, lower]) + wobble)
 
     def offsets(self) -> NDArray[np.float64]:
@@ -87,11 +89,11 @@ class Sensor:
 
     def phases(self) -> NDArray[np.float64]:
         """``[64]`` azimuth of each laser within the step, as a fraction of the step."""
-        return np.random.default_rng(65).uniform(0.0, 1.0, 64)
+        return np.random.default_rng([65, self.unit]).uniform(0.0, 1.0, 64)
 
     def gains(self) -> NDArray[np.float64]:
         """``[64]`` intensity factor of each laser, which makes the known striping."""
-        return np.random.default_rng(66).normal(1.0, 0.07, 64).clip(0.8, 1.2)
+        return np.random.default_rng([66, self.unit]).normal(1.0, 0.07, 64).clip(0.8, 1.2)
 
     def blind_below(self, seed: int) -> NDArray[np.float64]:
         """``[720]`` elevation under which the own car blocks the view, radians, one entry each

@@ -159,7 +159,7 @@ def building(r: Random, length: float, depth: float, height: float) -> Item:
     storey = r.uniform(2.7, 3.5)
     rows = [
         facade(
-            k.BUILDING, material, (-half, half), depth, (-1.5, height),
+            k.BUILDING, material, (-half, half), depth, (-storey, height),
             pitch=pitch, window=window, storey=storey, recess=r.uniform(0.08, 0.35), gain=gain,
         )
     ]  # fmt: skip

@@ -158,7 +158,13 @@ class Style:
             self.start, self.speed = x, 0.0
         self.ego_shift = r.gauss(0.0, 0.3)
         self.ego_yaw = r.gauss(0.0, 0.04)
+        #: Intensities differ from street to street as well as from sensor to sensor.
+        self.materials = m.MATERIALS.copy()
+        for row in self.materials:
+            row[0] = min(row[0] * r.uniform(0.78, 1.28), 1.0)
+            row[1] *= r.uniform(0.6, 1.4)
         self.sensor = Sensor(
+            unit=r.randrange(1 << 16),
             columns=r.randint(2130, 2170),
             height=r.uniform(1.6, 1.9),
             pitch=r.gauss(0.0, 0.008),
