@@ -122,12 +122,12 @@ class Encoder:
 def ground_height(points: np.ndarray, *, cell: float = 4.0, share: float = 0.05) -> np.ndarray:
     """Height of the local ground under each point, metres.
 
-    The plane is cut into square cells. The ground of a cell is the `share` quantile of the heights
-    in it, and never one of its two lowest points: reflections lie below the road. A morphological
-    opening over 3 x 3 cells follows (lowest of the nine, then highest of those nine lowest), so
-    that a cell that shows only a wall or the roof of a car takes the ground beside it, and a slope
-    stays as it is. Cells of fewer than 8 points, and cells that lie `MIRROR_DEPTH` below the median
-    of those around, have no say where others have one.
+    The plane is cut into square cells. The ground of a cell is the `share` quantile of the heights in
+    it, and never one of its two lowest points: reflections lie below the road. A morphological opening
+    over 3 x 3 cells follows (lowest of the nine, then highest of those nine lowest), so that a cell
+    that shows only a wall or the roof of a car takes the ground beside it, and a slope stays as it is.
+    Cells of fewer than 8 points, and cells that lie `MIRROR_DEPTH` below the median of those around,
+    have no say where others have one. Between the centres of cells the ground is interpolated.
 
     Args:
         points: `[N, 3] float32`, metres, z up.
@@ -135,11 +135,13 @@ def ground_height(points: np.ndarray, *, cell: float = 4.0, share: float = 0.05)
         share: quantile, 0..1.
 
     Returns:
-        `[N] float32`, in the frame of `points`, exact to a millionth of the range of heights.
+        `[N] float32`, metres, in the frame of `points`.
     """
     if len(points) == 0:
         return np.zeros(0, np.float32)
-    cells = np.floor(points[:, :2] / cell).astype(np.int64)
+    scaled = points[:, :2] / np.float32(cell)
+    floors = np.floor(scaled)
+    cells = floors.astype(np.int64)
     cells -= cells.min(axis=0) - 1
     span = int(cells[:, 1].max()) + 2
     keys = cells[:, 0] * span + cells[:, 1]
@@ -170,7 +172,21 @@ def ground_height(points: np.ndarray, *, cell: float = 4.0, share: float = 0.05)
         eroded = np.nanmin(around, axis=1)
         ground = np.nanmax(np.where(there, eroded[at], np.nan), axis=1)
     ground = np.where(np.isfinite(ground), ground, own)
-    return ground[np.searchsorted(occupied, keys)].astype(np.float32)
+
+    # Bilinear between the centres of the four nearest cells; the point's own where one is empty.
+    beside = np.where(occupied[at] == wanted, ground[at], ground[:, None])
+    rows = np.searchsorted(occupied, keys)
+    from_centre = scaled - floors - np.float32(0.5)
+    step = np.where(from_centre < 0, -1, 1)
+    weight = np.abs(from_centre)
+    result = np.zeros(len(points), np.float32)
+    for along_x in (0, 1):
+        for along_y in (0, 1):
+            column = 3 * (1 + along_x * step[:, 0]) + 1 + along_y * step[:, 1]
+            share_x = weight[:, 0] if along_x else 1 - weight[:, 0]
+            share_y = weight[:, 1] if along_y else 1 - weight[:, 1]
+            result += (share_x * share_y * beside[rows, column]).astype(np.float32)
+    return result
 
 
 def _z(points: np.ndarray, voxel_size: float) -> np.ndarray:

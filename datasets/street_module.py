@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from perception.datasets import street
 from perception.datasets.augment import Augment
@@ -59,26 +59,27 @@ class StreetDataset(Dataset[SegmentationItem]):
         return SegmentationItem(self.encoder(sample.cloud), sample.labels, sample.name)
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(DistributedSampler[int]):
     """Indices `epoch * length ... (epoch + 1) * length - 1`: no index comes twice.
 
-    The trainer calls `set_epoch` before every epoch, also after a resume.
+    The trainer calls `set_epoch` before every epoch, also after a resume. (It would hide any
+    sampler but a `DistributedSampler` behind one of its own in a training of several processes, and
+    the epoch would not arrive here.)
+
+    Args:
+        length: indices an epoch, over all processes.
+        processes: number of processes that share them.
+        process: which of them this is.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, processes: int = 1, process: int = 0) -> None:
+        super().__init__(range(length), processes, process, shuffle=False, drop_last=True)  # type: ignore[arg-type]
         self.length = length
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Moves on to the indices of another epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
 
     def __iter__(self) -> Iterator[int]:
         start = self.epoch * self.length
-        return iter(range(start, start + self.length))
+        stop = start + self.num_samples * self.num_replicas
+        return iter(range(start + self.rank, stop, self.num_replicas))
 
 
 class StreetDataModule(LightningDataModule):
@@ -118,6 +119,7 @@ class StreetDataModule(LightningDataModule):
         self.encoder = Encoder(voxel_size, features)
         self.colors: list[list[int]] = np.asarray(street.COLORS).tolist()
         self.batch_size = batch_size
+        self.epoch_scans = epoch_scans
         self.val_scans = val_scans
         self.max_range = max_range
         self.num_workers = num_workers
@@ -127,14 +129,16 @@ class StreetDataModule(LightningDataModule):
             augment=augment,
             max_range=max_range,
         )
-        self.train_sampler = EpochSampler(epoch_scans)
 
     def train_dataloader(self) -> DataLoader[SegmentationItem]:
         """Batches of new, augmented streets."""
+        processes, process = 1, 0
+        if self.trainer is not None:
+            processes, process = self.trainer.world_size, self.trainer.global_rank
         return DataLoader(
             self.train_set,
             batch_size=self.batch_size,
-            sampler=self.train_sampler,
+            sampler=EpochSampler(self.epoch_scans, processes, process),
             num_workers=self.num_workers,
             collate_fn=collate_segmentation,
             persistent_workers=self.num_workers > 0,
@@ -156,8 +160,7 @@ class StreetDataModule(LightningDataModule):
     def _fixed(self, first_seed: int) -> DataLoader[SegmentationItem]:
         scans = StreetDataset(self.encoder, first_seed, max_range=self.max_range)
         return DataLoader(
-            scans,
-            sampler=range(self.val_scans),
+            Subset(scans, range(self.val_scans)),
             num_workers=self.num_workers,
             collate_fn=collate_segmentation,
             persistent_workers=self.num_workers > 0,

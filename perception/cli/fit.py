@@ -12,6 +12,7 @@ command line. One run lives in one folder, `trainer.default_root_dir`:
 from __future__ import annotations
 
 import logging
+import pickle
 import shlex
 import warnings
 from pathlib import Path
@@ -37,7 +38,8 @@ def run(argv: list[str]) -> int:
         0, or 2 where the command line cannot be understood (the reason is on stderr).
 
     Raises:
-        FileNotFoundError: a configuration that is neither a file nor bundled.
+        FileNotFoundError: a configuration that is neither a file nor bundled; no such checkpoint.
+        ValueError: a checkpoint with code in it.
     """
     # Neither concerns who trains here: advice to install another logger, and a call of a torch
     # function that torch is about to rename.
@@ -47,6 +49,12 @@ def run(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     try:
         FitCLI(argv)
+    except pickle.UnpicklingError as error:
+        cause = str(error).splitlines()[0]
+        raise ValueError(
+            f"the file of --ckpt_path holds more than tensors and plain values ({cause}); it is not "
+            "opened, since that could run code: give a checkpoint that perception fit wrote"
+        ) from None
     except SystemExit as stop:  # the parser's way to end on --help (0) and on wrong usage (2)
         return stop.code if isinstance(stop.code, int) else 2
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -33,6 +34,40 @@ class IoU:
             lines.append(f"{name:<{wide}} {shown} {count:10d}")
         lines.append(f"{'mean':<{wide}} {100 * float(self.mean):7.1f}")
         return "\n".join(lines)
+
+
+def label_iou(
+    predicted: np.ndarray, labels: np.ndarray, num_classes: int, *, ignore_index: int = 255
+) -> IoU:
+    """IoU of predicted labels on labelled points, for arrays as files and pipelines give them.
+
+    >>> import numpy as np
+    >>> result = label_iou(np.array([0, 1, 1]), np.array([0, 1, 255]), num_classes=2)
+    >>> result.per_class.tolist()
+    [1.0, 1.0]
+
+    To score a network on a labelled scan whose classes are finer than the network's, map the
+    labels first: ``labels = table[raw]`` with ignore_index where no class corresponds.
+
+    Args:
+        predicted: `[N]` class numbers.
+        labels: `[N]` class numbers or ignore_index, of the same points.
+        num_classes: classes C.
+        ignore_index: label of the points that are not counted.
+
+    Raises:
+        ValueError: the arrays do not have the same length.
+    """
+    if predicted.shape != labels.shape or predicted.ndim != 1:
+        raise ValueError(
+            f"label_iou: predicted has shape {list(predicted.shape)} and labels "
+            f"{list(labels.shape)}; give one number a point in both"
+        )
+    metric = SegmentationIoU(num_classes, ignore_index)
+    metric.update(
+        torch.from_numpy(predicted.astype(np.int64)), torch.from_numpy(labels.astype(np.int64))
+    )
+    return metric.result()
 
 
 class SegmentationIoU(MulticlassConfusionMatrix):

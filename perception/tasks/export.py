@@ -37,7 +37,7 @@ class ModelExport(Callback):
         path = self.path or Path(trainer.default_root_dir) / "model.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer.fit
-        net = pl_module.net
+        net = pl_module.get_submodule("net")
         tensors = {name: value.detach().cpu() for name, value in net.state_dict().items()}
         metadata: dict[str, Any] = {
             "format": "perception-model-1",

@@ -11,6 +11,7 @@ from perception.datasets.street_module import (
     TEST_SEED,
     TRAIN_SEED,
     VALIDATION_SEED,
+    EpochSampler,
     StreetDataModule,
 )
 
@@ -40,13 +41,17 @@ def test_batches_do_not_depend_on_the_number_of_workers() -> None:
 
 
 def test_epochs_and_seeds_show_new_streets_and_splits_share_none() -> None:
-    data = module()
-    seen = []
-    for epoch in range(2):
-        data.train_sampler.set_epoch(epoch)
-        seen += list(data.train_sampler)
-    assert seen == list(range(8))
-    assert data.train_set.first_seed == TRAIN_SEED
+    for processes in (1, 2, 3):
+        seen = []
+        for epoch in range(2):
+            for process in range(processes):
+                sampler = EpochSampler(6, processes, process)
+                sampler.set_epoch(epoch)
+                indices = list(sampler)
+                assert len(indices) == len(sampler) == 6 // processes
+                seen += indices
+        assert sorted(seen) == list(range(12))
+    assert module().train_set.first_seed == TRAIN_SEED
     assert module(seed=1).train_set.first_seed >= TRAIN_SEED + 500_000
     assert VALIDATION_SEED + 50_000 < TEST_SEED < TRAIN_SEED - 50_000
 

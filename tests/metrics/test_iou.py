@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from perception.metrics import SegmentationIoU
+from perception.metrics import SegmentationIoU, label_iou
 
 
 def test_worked_example() -> None:
@@ -50,3 +51,13 @@ def test_table_shows_percent_and_points() -> None:
     assert lines[2].split() == ["car", "50.0", "2"]
     assert lines[3].split() == ["pole", "-", "0"]
     assert lines[4].split() == ["mean", "50.0"]
+
+
+def test_arrays_are_scored_as_tensors_are() -> None:
+    predicted, labels = np.array([0, 0, 1, 1, 3], np.uint8), np.array([0, 1, 1, 255, 0], np.uint8)
+    result = label_iou(predicted, labels, 4)
+    metric = SegmentationIoU(4)
+    metric.update(torch.from_numpy(predicted).long(), torch.from_numpy(labels).long())
+    torch.testing.assert_close(result.per_class, metric.result().per_class, equal_nan=True)
+    with pytest.raises(ValueError, match="one number a point"):
+        label_iou(predicted, labels[:3], 4)

@@ -136,7 +136,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
     bad = tmp_path / "bad.ckpt"
     state = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     torch.save({**state, "evil": Evil()}, bad)
-    with pytest.raises(Exception, match=r"[Ww]eights_only|WeightsUnpickler"):
+    with pytest.raises(ValueError, match="more than tensors"):
         fit(tmp_path, "--trainer.max_steps=4", f"--ckpt_path={bad}")
     assert not (tmp_path / "ran").exists()
 
