@@ -90,7 +90,7 @@ class Street:
                 at = -0.5 * LOOP + r.uniform(8.0, 20.0)
                 while at < 0.5 * LOOP - 12.0:
                     if r.random() < 0.55 * style.traffic and not (own and abs(at) < 12.0):
-                        wide = style.lane > 2.8 and abs(at) > 14.0 and r.random() < 0.4
+                        wide = style.lane > 2.6 and abs(at) > 14.0 and r.random() < 0.4
                         kind = "truck" if wide else "car"
                         shift = r.gauss(0.0, 0.15)
                         name = f"mover {self.seed} {len(movers)}"

@@ -85,10 +85,10 @@ class Style:
         self.plots = DISTRICTS[self.district]
         #: 1 = traffic keeps to the right, -1 = to the left.
         self.hand = 1.0 if r.random() < 0.8 else -1.0
-        self.parking_right = 2.1 if r.random() < (0.6 if city else 0.3) else 0.0
-        self.parking_left = 2.1 if r.random() < (0.6 if city else 0.35) else 0.0
-        self.lanes = 2 if r.random() < 0.12 and not old else 1
-        self.lane = r.uniform(2.3, 3.3)
+        self.parking_right = 2.1 if r.random() < (0.55 if city else 0.2) else 0.0
+        self.parking_left = 2.1 if r.random() < (0.55 if city else 0.2) else 0.0
+        self.lanes = 2 if r.random() < 0.08 and not old else 1
+        self.lane = r.uniform(2.0, 3.2)
         #: Old towns have streets of one lane, shared or one-way.
         self.single = old and r.random() < 0.75
         if self.single:
@@ -133,8 +133,8 @@ class Style:
         self.parked = r.uniform(0.1, 0.9)
         self.people = r.uniform(0.2, 2.5) * (1.6 if city else 1.0)
         self.poles = r.uniform(0.4, 1.8)
-        self.street_trees = r.uniform(0.0, 0.9)
-        self.greenery = r.uniform(0.6, 2.2)
+        self.street_trees = r.uniform(0.0, 1.0)
+        self.greenery = r.uniform(0.7, 2.6)
         self.tree_size = r.uniform(0.7, 1.4)
         self.setback = (
             r.uniform(0.0, 0.5) if old else r.uniform(0.0, 2.0) if city else r.uniform(0.5, 6.0)
