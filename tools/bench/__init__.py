@@ -1,0 +1,1 @@
+"""What `perception bench` measures: one topic a file, all on real or simulated scans."""
