@@ -111,7 +111,7 @@ class Segmentation(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Logs the IoU of the sites of the epoch."""
         metric = self._iou("train")
-        self.log("train/miou", metric.result().mean)
+        self.log("train/miou", metric.result().mean, sync_dist=True)
         metric.reset()
 
     def validation_step(self, batch: SegmentationBatch, batch_idx: int) -> None:
@@ -154,10 +154,11 @@ class Segmentation(LightningModule):
         metric.reset()
         if self.trainer.sanity_checking:
             return
-        self.log(f"{split}/miou", result.mean, prog_bar=True)
+        # The counts are those of all processes already; sync_dist says so to Lightning, at no harm.
+        self.log(f"{split}/miou", result.mean, prog_bar=True, sync_dist=True)
         for name, value in zip(self.class_names, result.per_class, strict=True):
             if not value.isnan():
-                self.log(f"{split}/iou/{name}", value)
+                self.log(f"{split}/iou/{name}", value, sync_dist=True)
         self.print(f"\n{result.table(self.class_names)}")
 
 

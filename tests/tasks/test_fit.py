@@ -21,6 +21,7 @@ QUICK = [
     "--model.net.channels=[4,4,6,6,4]",
     "--data.val_scans=2",
     "--data.epoch_scans=4",
+    "--data.batch_size=2",
     "--data.num_workers=0",
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
