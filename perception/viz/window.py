@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from typing import Any
 
@@ -59,9 +60,36 @@ def import_open3d() -> Any:
 
 
 def has_display() -> bool:
-    """Whether a window can be expected to open."""
-    if sys.platform.startswith("linux"):
-        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    """Whether a window can be expected to open: on Linux, whether a display server answers.
+
+    A DISPLAY that nobody serves has to be found here: Open3D would draw into memory and wait for
+    ever for a window to be closed that is not there.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    wayland = os.environ.get("WAYLAND_DISPLAY")
+    if wayland:
+        path = os.path.join(os.environ.get("XDG_RUNTIME_DIR", ""), wayland)
+        if _answers(socket.AF_UNIX, path):
+            return True
+    match = re.fullmatch(r"(?:[a-z]+/)?(.*):(\d+)(?:\.\d+)?", os.environ.get("DISPLAY", ""))
+    if not match:
+        return False
+    host, number = match[1], int(match[2])
+    if host in ("", "unix"):
+        name = f"/tmp/.X11-unix/X{number}"
+        return _answers(socket.AF_UNIX, name) or _answers(socket.AF_UNIX, "\0" + name)
+    return _answers(socket.AF_INET, (host, 6000 + number))
+
+
+def _answers(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
+    """Whether a socket can be connected to."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(2.0)
+            probe.connect(address)
+    except (OSError, ValueError, OverflowError):
+        return False
     return True
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import builtins
+import socket
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from perception.io import PointCloud
-from perception.viz.window import WindowError, import_open3d, show
+from perception.viz.window import WindowError, has_display, import_open3d, show
 
 
 def failing_import(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -29,6 +31,24 @@ def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(WindowError, match="--save"):
         show(PointCloud(np.zeros((1, 3))), np.zeros((1, 3), np.uint8))
+
+
+@pytest.mark.parametrize("display", [":97", "localhost:98.0", "nonsense", ":99999999999"])
+def test_a_display_that_nobody_serves(monkeypatch: pytest.MonkeyPatch, display: str) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", display)
+    assert not has_display()
+
+
+def test_a_display_that_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("WAYLAND_DISPLAY", "w")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "w"))
+        server.listen()
+        assert has_display()
 
 
 def test_no_open3d(monkeypatch: pytest.MonkeyPatch) -> None:
