@@ -40,8 +40,7 @@ def test_any_dimension(dim, stride, dtype, order):
 
 @pytest.mark.parametrize(
     ("dim", "kernel"),
-    [(2, "cross"), (3, "cross"), (4, "cross"), (6, "cross"), (7, "cross")]
-    + [(2, "hybrid"), (3, "hybrid"), (4, "hybrid"), (5, "hybrid")],
+    [*((d, "cross") for d in (2, 3, 4, 6, 7)), *((d, "hybrid") for d in (2, 3, 4, 5))],
 )
 def test_cross_and_hybrid(dim, kernel):
     coords = random_sites(50, dim, seed=dim)

@@ -65,10 +65,14 @@ TENSORS = {  # what is wrong -> (error, words of the message, call)
         lambda: _x() + SparseTensor(F(N, 4), C, stride=2),
     ),
     "cat other sites": (ValueError, "sites", lambda: perception.cat([_x(), _moved(_x())])),
-    "cat nothing": (ValueError, "", lambda: perception.cat([])),
-    "batch nothing": (ValueError, "", lambda: perception.batch([])),
-    "batch of two dimensions": (ValueError, "", lambda: perception.batch([_x(2), _x(3)])),
-    "batch of two widths": (ValueError, "", lambda: perception.batch([_x(3, 2), _x(3, 4)])),
+    "cat nothing": (ValueError, "cat|tensor", lambda: perception.cat([])),
+    "batch nothing": (ValueError, "batch|tensor", lambda: perception.batch([])),
+    "batch of two dimensions": (
+        ValueError,
+        "stride|axes",
+        lambda: perception.batch([_x(2), _x(3)]),
+    ),
+    "batch of two widths": (ValueError, "channel", lambda: perception.batch([_x(3, 2), _x(3, 4)])),
     "union of two widths": (ValueError, "channel", lambda: perception.union(_x(3, 2), _x(3, 4))),
     "union of two strides": (
         ValueError,
@@ -81,6 +85,13 @@ TENSORS = {  # what is wrong -> (error, words of the message, call)
         lambda: perception.union(_x(), _x(), reduce="median"),
     ),
     "dense of a wrong shape": (ValueError, "shape", lambda: _x().dense(shape=(3, 3))),
+    "dense of half the universe": (
+        ValueError,
+        "dense",
+        lambda: SparseTensor(
+            F(2, 1), torch.tensor([[0, -(2**31), 0, 0], [0, 2**31 - 1, 2**31 - 1, 2**31 - 1]]).int()
+        ).dense(),
+    ),
     "from a vector": (ValueError, "dense", lambda: SparseTensor.from_dense(F(3))),
     "from integers": (
         TypeError,
@@ -110,6 +121,13 @@ LAYERS = {
     "kernel of floats": (TypeError, "kernel", lambda: nn.Conv(4, 4, kernel=F(2, 3))),
     "kernel of two axes": (ValueError, "kernel", lambda: nn.Conv(4, 4, kernel=F(2, 2).int())),
     "empty kernel": (ValueError, "kernel", lambda: nn.Conv(4, 4, kernel=F(0, 3).int())),
+    "offsets outside int32": (
+        ValueError,
+        "int32",
+        lambda: nn.Conv(4, 4, kernel=torch.tensor([[2**40, 0, 0]])),
+    ),
+    "dilation out of int32": (ValueError, "int32", lambda: nn.Conv(4, 4, 5, dilation=2**31 - 1)),
+    "kernel size 2.5": (TypeError, "kernel_size", lambda: nn.Conv(4, 4, 2.5)),
     "sites": (ValueError, "sites", lambda: nn.Conv(4, 4, sites="dilate")),
     "int64 sites": (TypeError, "int32", lambda: nn.Conv(4, 4)(_x(), sites=C.long())),
     "narrow sites": (ValueError, "sites", lambda: nn.Conv(4, 4)(_x(), sites=C[:, :3])),
@@ -169,6 +187,8 @@ POINTS = {
         lambda: perception.voxelize(P, 1, batch=torch.zeros(5).int()),
     ),
     "batch of floats": (TypeError, "batch", lambda: perception.voxelize(P, 1, batch=F(10))),
+    "batch is a list": (TypeError, "batch", lambda: perception.voxelize(P, 1, batch=[0] * 10)),
+    "numpy points": (TypeError, "points", lambda: perception.voxelize(P.numpy(), 1)),
     "negative batch": (
         ValueError,
         "batch",

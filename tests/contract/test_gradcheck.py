@@ -12,7 +12,7 @@ import perception
 from perception import SparseTensor, nn
 
 CONVS = {
-    "conv": lambda: nn.Conv(2, 3, 3, dim=2),
+    "conv": lambda: nn.Conv(2, 2, 3, dim=2),
     "even": lambda: nn.Conv(2, 2, 2, dim=2),
     "strided": lambda: nn.Conv(2, 2, 3, stride=2, dim=2),
     "dilated": lambda: nn.Conv(2, 2, 3, dilation=2, padding=1, dim=2),
@@ -39,7 +39,7 @@ def test_convolutions(name):
     layer = randomized(CONVS[name]())
     dim = layer.offsets.shape[1]
     channels = 4 if "groups" in name or name == "depthwise" else 1 if name == "hybrid" else 2
-    x = random_tensor(random_sites(9, dim, low=0, high=4), channels)
+    x = random_tensor(random_sites(6, dim, low=0, high=3), channels)
     names = [key for key, _ in layer.named_parameters()]
 
     def function(features, *parameters):
@@ -83,7 +83,7 @@ def test_given_sites_and_like(kind):
     ids=str,
 )
 def test_pooling_and_norms(layer):
-    x = random_tensor(random_sites(9, 2, low=0, high=4), 2)
+    x = random_tensor(random_sites(7, 2, low=0, high=4), 2)
     _check(lambda features: layer.double()(x.replace(features)).features, (x.features,))
 
 

@@ -160,6 +160,7 @@ def test_one_row_can_be_computed_alone(order):
             assert (rows[site] == row).all()
 
 
+@pytest.mark.filterwarnings("ignore:index_reduce")
 @pytest.mark.parametrize("mode", ["max", "avg", "sum"])
 def test_pooling(mode):
     pool = {"max": nn.MaxPool, "avg": nn.AvgPool, "sum": nn.SumPool}[mode](2, 2)

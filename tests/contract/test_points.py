@@ -202,6 +202,26 @@ def test_there_and_back():
         assert_close(at_centres, x.features, 1e-10, mode)
 
 
+@pytest.mark.parametrize("voxel_size", [0.1, (0.05, 0.1, 0.15)], ids=str)
+@pytest.mark.parametrize("origin", [0.0, (0.3, -51.2, -3.7)], ids=str)
+def test_every_float32_point_finds_its_own_voxel_again(origin, voxel_size):
+    """Also at strides, and where dividing by 0.1 rounds: both ways agree on the arithmetic."""
+    points = torch.rand(50_000, 3) * 200 - 100
+    voxels = perception.voxelize(points, voxel_size, features=points, origin=origin)
+    x = SparseTensor(voxels.features, voxels.coords)
+    back = perception.devoxelize(x, points, voxel_size, origin=origin)
+    assert torch.equal(back, voxels.features[voxels.point_to_voxel])
+    coarse = torch.cat(
+        [voxels.coords[:, :1], voxels.coords[:, 1:].div(4, rounding_mode="floor")], 1
+    )
+    unique, inverse = torch.unique(coarse, dim=0, return_inverse=True)
+    numbers = torch.arange(float(len(unique)))[:, None]
+    back = perception.devoxelize(
+        SparseTensor(numbers, unique, stride=4), points, voxel_size, origin=origin
+    )
+    assert torch.equal(back[:, 0].long(), inverse[voxels.point_to_voxel])
+
+
 def test_trilinear_of_a_linear_field_is_exact():
     grid = torch.nonzero(torch.ones(1, 6, 6, 6)).int()
     centres = (grid[:, 1:] + 0.5).double() * 0.5 * 2

@@ -146,6 +146,15 @@ def test_dense_of_a_given_frame():
     assert torch.equal(tensor, dense)
 
 
+def test_dense_leaves_out_what_lies_outside_the_frame():
+    x = random_tensor(random_sites(60, 3), 2)
+    frame = x.dense(min_coords=(-1, 0, 1), shape=(3, 2, 4))
+    low = x.bounds()[0].tolist()
+    start = [m - lo for m, lo in zip((-1, 0, 1), low, strict=True)]
+    window = [slice(s, s + n) for s, n in zip(start, (3, 2, 4), strict=True)]
+    assert torch.equal(frame, x.dense()[(slice(None), slice(None), *window)])
+
+
 def test_from_dense_keeps_sites_where_any_channel_is_not_zero():
     dense = torch.zeros(2, 3, 4, 5)
     dense[0, 1, 2, 3] = 7
