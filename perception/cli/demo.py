@@ -92,18 +92,21 @@ def heading(number: int, text: str, begin: float) -> None:
 def seconds_per_step() -> float:
     """Wall time of one training step on this machine: scans, voxels, forward, backward."""
     import torch
+    import yaml  # type: ignore[import-untyped]
 
     from perception import SparseTensor
+    from perception.cli.fit import find_config
     from perception.datasets.encode import Encoder
     from perception.datasets.street import scan
     from perception.models import MinkUNet
 
-    encoder = Encoder(VOXEL_SIZE, ("intensity", "height", "offset"))
+    config = yaml.safe_load(Path(find_config(CONFIG)).read_text())
+    encoder = Encoder(VOXEL_SIZE, config["data"]["init_args"]["features"])
     scan(UNSEEN)  # compiles
     start = time.perf_counter()
     encoded = encoder(scan(UNSEEN).cloud)
     made = time.perf_counter() - start
-    net = MinkUNet(5, 12, depth=14, channels=(16, 24, 32, 48, 64, 48, 48, 32, 32))
+    net = MinkUNet(**config["model"]["init_args"]["net"]["init_args"])
     learned = float("inf")
     for _ in range(3):
         start = time.perf_counter()
