@@ -182,7 +182,8 @@ def check_conv(
     assert y.dtype == x.dtype
     link = oracle.pairs_transposed if transposed else oracle.pairs
     links = link(oracle.as_sites(x.coords), oracle.as_sites(y.coords), offsets, stride)
-    weight, bias = f64(layer.weight), None if layer.bias is None else f64(layer.bias)
+    values = {name: f64(parameter) for name, parameter in layer.named_parameters()}
+    weight, bias = values["weight"], values.get("bias")
     features = f64(x.features)
     reference = oracle.conv(features, weight, bias, links, y.num_sites, groups)
     assert_close(y.features, reference, limit, "output")
@@ -228,7 +229,7 @@ def check_pool(
 
 def dense_conv_weight(layer: torch.nn.Module, kernel_size: Sequence[int]) -> Tensor:
     """``weight [K, C/groups, C']`` of a cube kernel as torch's ``[C', C/groups, *kernel]``."""
-    weight = layer.weight
+    weight = layer.get_parameter("weight")
     dim = len(kernel_size)
     cube = weight.reshape(*kernel_size, *weight.shape[1:])
     return cube.permute(dim + 1, dim, *range(dim))

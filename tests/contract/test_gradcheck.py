@@ -31,7 +31,7 @@ CONVS = {
 
 def _check(function, inputs) -> None:
     assert gradcheck(function, inputs)
-    assert gradgradcheck(function, inputs)
+    assert gradgradcheck(function, inputs, fast_mode=True)  # along random directions
 
 
 @pytest.mark.parametrize("name", CONVS)

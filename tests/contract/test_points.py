@@ -124,6 +124,12 @@ def test_order_of_points_changes_nothing_but_the_first():
     assert_close(a.features, b.features, 1e-12, "mean")
 
 
+def test_without_features_the_points_themselves_are_reduced():
+    points = _points(100, 3, seed=11)
+    plain = perception.voxelize(points, 0.5)
+    assert_close(plain.features, perception.voxelize(points, 0.5, features=points).features, 0, "")
+
+
 def test_far_points_reach_the_ends_of_int32():
     points = torch.tensor([[2.0**31 - 1], [-(2.0**31)], [0.0]], dtype=torch.float64)
     voxels = perception.voxelize(points, 1.0, features=points)
