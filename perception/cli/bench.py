@@ -44,7 +44,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="METRES",
         help=f"voxel size; repeat it for several (default {VOXEL}, with --quick {QUICK_VOXEL})",
     )
-    result.add_argument("--threads", type=_positive_int, metavar="N", help="default: as torch does")
+    result.add_argument(
+        "--threads",
+        type=_positive_int,
+        metavar="N",
+        help="default: as torch does; 1 counts processor time, which other processes do not lengthen",
+    )
     result.add_argument(
         "--layers", nargs="+", metavar="LAYER", help="measure these layers and nothing else"
     )
@@ -145,7 +150,7 @@ def _measure(
     from perception.tools.bench.report import ScanResult
     from perception.tools.bench.timing import Effort
 
-    effort = Effort(0.15, 2, 10) if args.quick else Effort(1.0, 3, 20)
+    effort = Effort(0.1, 2, 10) if args.quick else Effort(0.6, 3, 20)
     sites = scan.tensor().sites
     result = ScanResult(scan.name, scan.voxel_size, len(scan.points), sites.num_sites)
     if not args.layers:

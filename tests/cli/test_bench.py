@@ -86,6 +86,7 @@ def test_whole_command(
     assert values["format"] == report.FORMAT
     assert values["command"] == " ".join(["perception", "bench", *argv])
     assert values["machine"]["threads"] == 1
+    assert values["machine"]["clock"] == "processor"
     assert {"processor", "cores", "torch", "perception", "spconv"} <= values["machine"].keys()
     limit = values["limits"]
     assert limit["gflops"] >= max(limit["product_gflops"].values()) > 0

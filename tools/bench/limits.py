@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from perception.tools.bench.timing import Effort, interleave
+from perception.tools.bench.timing import Effort, clock, interleave
 
 __all__ = ["Limits", "dense_products", "fma_gflops", "measure_limits"]
 
@@ -99,15 +98,16 @@ def fma_gflops(threads: int, *, repeats: int = 10) -> float | None:
         return None
     count = 1_000_000
     best = 0.0
+    now = clock()
     for _ in range(repeats):
         # ctypes releases the interpreter's lock, so the threads run at once.
         workers = [threading.Thread(target=probe, args=(count,)) for _ in range(threads)]
-        begin = time.perf_counter()
+        begin = now()
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        seconds = time.perf_counter() - begin
+        seconds = now() - begin
         best = max(best, 2 * width * ACCUMULATORS * count * threads / seconds / 1e9)
     return best
 

@@ -15,6 +15,7 @@ from perception.tools.bench import peers
 from perception.tools.bench.limits import Limits
 from perception.tools.bench.network import NetworkResult
 from perception.tools.bench.row import OURS, Row
+from perception.tools.bench.timing import clock_name
 
 __all__ = [
     "FORMAT",
@@ -58,6 +59,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores,
         "threads": torch.get_num_threads(),
+        "clock": clock_name(),
         "instruction_set": instruction_set(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -147,13 +149,18 @@ def render_machine(about: dict[str, Any], load: float | None) -> str:
         f"{about['instruction_set']}, {about['memory_gib']} GiB",
         f"software  perception {about['perception']}, torch {about['torch']}, "
         f"Python {about['python']}, {spconv}",
+        f"times     {about['clock']} time, medians of calls that take turns",
     ]
     if not about["spconv"]:
         lines.append('note      no comparison with spconv: pip install "sparse-perception[spconv]"')
     if load is not None and load > 0.3 * about["cores"]:
         lines.append(
             f"note      the machine is busy (load {load:.1f} on {about['cores']} cores): "
-            "read the times as upper bounds"
+            + (
+                "wall times are upper bounds; --threads 1 counts processor time instead"
+                if about["clock"] == "wall"
+                else "times are a little high, caches and clocks are shared"
+            )
         )
     return "\n".join(lines)
 

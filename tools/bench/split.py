@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from perception.nn import Conv, ConvTranspose
 from perception.sparse import SparseTensor
+from perception.tools.bench.timing import clock
 
 __all__ = ["LayerShare", "by_operator", "by_shape", "convolution_flop"]
 
@@ -41,8 +42,7 @@ BETWEEN = "between operators (Python, autograd)"
 
 
 def by_operator(case: Callable[[], object]) -> dict[str, float]:
-    """Seconds that one call spends in each kind of operator, largest first; they sum to its time."""
-    begin = time.perf_counter()
+    """Wall-clock seconds that one call spends in each kind of operator, largest first; they sum to its time."""
     with profile(activities=[ProfilerActivity.CPU]) as trace:
         begin = time.perf_counter()
         case()
@@ -97,12 +97,14 @@ def by_shape(net: nn.Module, run: Callable[[], object]) -> tuple[list[LayerShare
     linear = 0.0
     began: dict[nn.Module, float] = {}
 
+    now = clock()
+
     def before(module: nn.Module, args: Any) -> None:
-        began[module] = time.perf_counter()
+        began[module] = now()
 
     def after(module: nn.Module, args: Any, out: Any) -> None:
         nonlocal linear
-        seconds = time.perf_counter() - began[module]
+        seconds = now() - began[module]
         if isinstance(module, nn.Linear):
             linear += 2.0 * out.num_sites * module.in_features * module.out_features
             return

@@ -1,4 +1,5 @@
-"""Timing that survives a shared machine: the cases of a comparison take turns, medians count."""
+"""Timing that survives a shared machine: the cases of a comparison take turns, medians count, and
+one thread is timed by the processor time it gets, which other processes do not lengthen."""
 
 from __future__ import annotations
 
@@ -11,12 +12,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Effort", "Timing", "interleave", "peak_memory"]
+import torch
+
+__all__ = ["Effort", "Timing", "clock", "clock_name", "interleave", "peak_memory"]
+
+
+def clock() -> Callable[[], float]:
+    """Seconds: the process's processor time where torch has one thread, else wall-clock time."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def clock_name() -> str:
+    """What `clock` counts, "processor" or "wall"."""
+    return "processor" if clock() is time.process_time else "wall"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock seconds of one case: median and minimum over `samples` calls."""
+    """Seconds (of `clock`) of one case: median and minimum over `samples` calls."""
 
     median: float
     minimum: float
@@ -51,6 +64,7 @@ def interleave(
         case()
     samples: dict[str, list[float]] = {name: [] for name in cases}
     end = time.perf_counter() + effort.seconds
+    now = clock()
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -58,9 +72,9 @@ def interleave(
             if done >= effort.least_rounds and time.perf_counter() > end:
                 break
             for name, case in cases.items():
-                begin = time.perf_counter()
+                begin = now()
                 result = case()
-                samples[name].append(time.perf_counter() - begin)
+                samples[name].append(now() - begin)
                 del result
     finally:
         if collecting:
