@@ -6,7 +6,8 @@ command line. One run lives in one folder, `trainer.default_root_dir`:
 - `config.yaml`: everything that was run, overrides included;
 - `checkpoints/last.ckpt`, `checkpoints/best.ckpt`: to resume and to evaluate;
 - `csv/`, `tensorboard/`: the logs;
-- `model.safetensors`: the trained network for `perception infer`.
+- `model.safetensors`: the trained network for `perception infer`;
+- `predictions/`: what `predict` gives, one `.label` file a scan.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from perception.tasks import ModelExport
+from perception.tasks import ModelExport, PredictionWriter
 
 VERBS = ("fit", "validate", "test", "predict")
 
@@ -130,6 +131,8 @@ class FitCLI(LightningCLI):
             )
         if fitting and settings.get("logger") is not False and not quick:
             callbacks.append(LearningRateMonitor("step"))
+        if self.subcommand == "predict":
+            callbacks.append(PredictionWriter(root / "predictions"))
         if fitting:
             callbacks.append(_ValidateLast())
         if fitting and not any(isinstance(c, ModelExport) for c in callbacks):

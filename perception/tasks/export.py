@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import BasePredictionWriter
 
-from perception.io import checkpoint
+from perception.io import checkpoint, write_labels
 
 
 class ModelExport(Callback):
@@ -53,6 +54,33 @@ class ModelExport(Callback):
         }
         checkpoint.save(path, tensors, metadata)
         pl_module.print(f"model written to {path}")
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes the predicted classes of every scan as `<name>.label` (SemanticKITTI's format).
+
+    Args:
+        folder: where to; made if it is not there.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = Path(folder)
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Writes the scans of a batch: `prediction` is name to labels `[N] uint8`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, labels in prediction.items():
+            write_labels(self.folder / f"{Path(name).name}.label", labels)
 
 
 def _finite(metrics: Any) -> dict[str, float]:

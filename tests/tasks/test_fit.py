@@ -126,6 +126,12 @@ def test_other_verbs_read_the_checkpoint(tmp_path: Path, verb: str) -> None:
     where = f"--trainer.default_root_dir={tmp_path}"
     last = str(tmp_path / "checkpoints/last.ckpt")
     assert run([verb, "--config", "street-minkunet", where, *QUICK, f"--ckpt_path={last}"]) == 0
+    if verb == "predict":
+        files = sorted(tmp_path.glob("predictions/*.label"))
+        assert [file.stem for file in files] == [
+            f"{street_module.TEST_SEED + i:08d}" for i in (0, 1)
+        ]
+        assert np.fromfile(files[0], np.uint32).shape == (1500,)
 
 
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
