@@ -106,7 +106,7 @@ class StreetDataModule(LightningDataModule):
         self,
         *,
         voxel_size: float = 0.1,
-        features: Sequence[str] = ("intensity", "height", "offset"),
+        features: Sequence[str] = ("intensity", "height", "range", "offset"),
         batch_size: int = 2,
         epoch_scans: int = 400,
         val_scans: int = 20,
