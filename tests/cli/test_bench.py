@@ -109,6 +109,7 @@ def test_whole_command(
     assert ("spconv" in net[0]["seconds"]) == WITH_PEER
     forward, step = scan["split"]["operators"].values()
     assert forward["convolution, forward"] > 0
+    assert step["convolution, forward"] > 0
     assert step["convolution, gradient of the input"] > 0
     assert step["convolution, gradient of the weight"] > 0
     # 2 in the stem, 4 down, 4 up, and 2 blocks of 2 in each of 8 stages.

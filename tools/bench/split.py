@@ -20,6 +20,9 @@ __all__ = ["LayerShare", "by_operator", "by_shape", "convolution_flop"]
 
 CONV = "perception::conv"
 KINDS = {
+    # Where gradients are wanted the forward call runs inside the autograd node's own event.
+    "GeneratedBackwardFor_perception_conv_default": "convolution, forward",
+    "GeneratedBackwardFor_perception_batch_norm_default": "batch norm",
     "perception::conv_weight_grad": "convolution, gradient of the weight",
     "perception::batch_norm": "batch norm",
     "perception::batch_norm_backward": "batch norm",
@@ -49,9 +52,10 @@ def by_operator(case: Callable[[], object]) -> dict[str, float]:
         total = time.perf_counter() - begin
     seconds: dict[str, float] = defaultdict(float)
     for event in trace.events() or ():
-        if "::" not in event.name or event.name.startswith("autograd::"):
+        kind = KINDS.get(event.name)
+        if kind is None and not event.name.startswith(("aten::", "perception::")):
             continue
-        kind = KINDS.get(event.name, OTHER)
+        kind = kind or OTHER
         if event.name == CONV:
             kind = "convolution, " + ("gradient of the input" if _in_backward(event) else "forward")
         seconds[kind] += event.self_cpu_time_total * 1e-6
