@@ -27,7 +27,7 @@ STABLE_TORCH_LIBRARY(perception, m) {
       "SymInt num_out, int groups) -> Tensor");
   m.def(
       "conv_weight_grad(Tensor x, Tensor grad, Tensor[] map, Tensor[] transposed, int groups) -> Tensor");
-  m.def("segment_sum(Tensor x, Tensor rows, Tensor ptr, Tensor? weights) -> Tensor");
+  m.def("segment_sum(Tensor x, Tensor rows, Tensor ptr, Tensor? weights, bool mean) -> Tensor");
   m.def("segment_argmax(Tensor x, Tensor rows, Tensor ptr) -> Tensor");
   m.def("sum_rows(Tensor x) -> Tensor");
   m.def("batch_norm(Tensor x, Tensor? weight, Tensor? bias, float eps) -> (Tensor y, Tensor mean, Tensor var)");

@@ -1,6 +1,7 @@
 // Reductions over segments: segment m holds the list entries ptr[m] .. ptr[m + 1], an entry names a
 // row of x (or -1 for none). Pooling, voxel means and interpolation are all of this form.
-// A segment is summed by one thread in the order of its list. Limit: bytes of x read once an entry.
+// A segment is summed by one thread in the order of its list, in float64 (a voxel or a sample may
+// hold very many rows; bytes are the limit anyway). Limit: bytes of x read once an entry.
 #include "cpu/parallel.h"
 
 #include <cmath>
@@ -37,7 +38,7 @@ void check(const Tensor& x, const Tensor& rows, const Tensor& ptr, const char* o
 constexpr int64_t kBlock = 512;
 
 Tensor segment_sum(const Tensor& x_tensor, const Tensor& rows_tensor, const Tensor& ptr_tensor,
-                   const std::optional<Tensor>& weights) {
+                   const std::optional<Tensor>& weights, bool mean) {
   check(x_tensor, rows_tensor, ptr_tensor, "segment_sum");
   const Tensor x_c = torch::stable::contiguous(x_tensor), rows_c = torch::stable::contiguous(rows_tensor),
                ptr_c = torch::stable::contiguous(ptr_tensor);
@@ -51,25 +52,26 @@ Tensor segment_sum(const Tensor& x_tensor, const Tensor& rows_tensor, const Tens
   Tensor out_tensor = empty({s.count, s.channels}, x_c.scalar_type());
   dispatch_floating(x_c.scalar_type(), "segment_sum", [&](auto tag) {
     using T = decltype(tag);
-    using A = Accumulator<T>;
+    using A = Accumulator<T>;  // what the features are converted to before they are added up
     const T* x = x_c.const_data_ptr<T>();
     const T* w = weights_c ? weights_c->const_data_ptr<T>() : nullptr;
     T* out = out_tensor.mutable_data_ptr<T>();
     parallel_blocks(s.count, kBlock, [&](int64_t, int64_t begin, int64_t end) {
-      std::vector<A> sum(s.channels);
+      std::vector<double> sum(s.channels);
       for (int64_t m = begin; m < end; ++m) {
-        std::fill(sum.begin(), sum.end(), A(0));
+        std::fill(sum.begin(), sum.end(), 0.0);
+        const double scale = mean ? 1.0 / std::max<int64_t>(1, s.ptr[m + 1] - s.ptr[m]) : 1.0;
         for (int64_t p = s.ptr[m]; p < s.ptr[m + 1]; ++p) {
           if (s.rows[p] < 0) continue;
           const T* row = x + int64_t{s.rows[p]} * s.channels;
           if (w) {
-            const A weight = static_cast<A>(w[p]);
-            for (int64_t c = 0; c < s.channels; ++c) sum[c] += weight * static_cast<A>(row[c]);
+            const double weight = static_cast<double>(static_cast<A>(w[p]));
+            for (int64_t c = 0; c < s.channels; ++c) sum[c] += weight * static_cast<double>(static_cast<A>(row[c]));
           } else {
-            for (int64_t c = 0; c < s.channels; ++c) sum[c] += static_cast<A>(row[c]);
+            for (int64_t c = 0; c < s.channels; ++c) sum[c] += static_cast<double>(static_cast<A>(row[c]));
           }
         }
-        for (int64_t c = 0; c < s.channels; ++c) out[m * s.channels + c] = static_cast<T>(sum[c]);
+        for (int64_t c = 0; c < s.channels; ++c) out[m * s.channels + c] = static_cast<T>(sum[c] * scale);
       }
     });
   });

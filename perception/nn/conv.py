@@ -10,12 +10,27 @@ from torch import Tensor, nn
 
 from perception.sparse.conv import conv
 from perception.sparse.offsets import kernel_offsets, per_axis
-from perception.sparse.sites import Sites, coarser
+from perception.sparse.sites import Sites, coarser, finer
 from perception.sparse.tensor import SparseTensor
 
 __all__ = ["Conv", "ConvTranspose", "GenerativeConvTranspose"]
 
 Bounds = tuple[Sequence[int], Sequence[int]]
+
+
+def check_input(layer: nn.Module, x: object) -> None:
+    """Raises TypeError where a layer is given anything but a sparse tensor."""
+    if not isinstance(x, SparseTensor):
+        raise TypeError(
+            f"{type(layer).__name__} takes a SparseTensor and was given a {type(x).__name__}; "
+            f"make one with perception.SparseTensor(features, coords)"
+        )
+
+
+def made_from(x: SparseTensor, features: Tensor, out: Sites) -> SparseTensor:
+    """The result of striding ``x`` to coarser sites, which remembers the way back."""
+    ancestors = x.ancestors if out is x.sites else (x.sites, *x.ancestors)
+    return SparseTensor._make(features, out, ancestors)
 
 
 class SparseKernel(nn.Module):
@@ -53,6 +68,7 @@ class SparseKernel(nn.Module):
         return len(self._key)
 
     def _check(self, x: SparseTensor) -> None:
+        check_input(self, x)
         if x.dim != self.dim:
             raise ValueError(
                 f"{type(self).__name__} has dim={self.dim} and the tensor {x.dim} axes"
@@ -61,10 +77,11 @@ class SparseKernel(nn.Module):
     def _flat_bounds(self, bounds: Bounds | None) -> tuple[int, ...]:
         if bounds is None:
             return ()
-        low, high = bounds
-        return per_axis(low, self.dim, "bounds minimum", minimum=-(2**31)) + per_axis(
-            high, self.dim, "bounds maximum", minimum=-(2**31)
-        )
+        low = per_axis(bounds[0], self.dim, "bounds minimum", minimum=-(2**31))
+        high = per_axis(bounds[1], self.dim, "bounds maximum", minimum=-(2**31))
+        if any(a > b for a, b in zip(low, high, strict=True)):
+            raise ValueError(f"bounds have the minimum {low} above the maximum {high}")
+        return low + high
 
     def _explicit(
         self, sites: SparseTensor | Tensor, x: SparseTensor, stride: tuple[int, ...]
@@ -80,20 +97,23 @@ class SparseKernel(nn.Module):
             size = max(size, int(sites[:, 0].max()) + 1)
         return Sites.checked(sites, stride, size)
 
-    def _upsampled(self, x: SparseTensor, like: SparseTensor | None) -> Sites:
-        """Where an upsampling without explicit sites goes."""
+    def _upsampled(
+        self, x: SparseTensor, like: SparseTensor | None
+    ) -> tuple[Sites, tuple[Sites, ...]]:
+        """Where an upsampling without explicit sites goes, and the ancestors of those sites."""
         if like is not None:
-            return like.sites
+            check_input(self, like)
+            return like.sites, like.ancestors
         if all(step == 1 for step in self.stride):
-            return x.sites
-        parent = x.sites.parent
+            return x.sites, x.ancestors
+        parent = x.ancestors[0] if x.ancestors else None
         if parent is None or coarser(parent.stride, self.stride) != x.stride:
             raise ValueError(
-                f"{type(self).__name__} does not know the finer sites: no living tensor of stride "
-                f"{tuple(a / b for a, b in zip(x.stride, self.stride, strict=True))} led to this one; "
-                f"name it with like=..., or use GenerativeConvTranspose"
+                f"{type(self).__name__} does not know the finer sites: this tensor of stride "
+                f"{x.stride} was not strided by {self.stride} from another; name them with like=..., "
+                f"or use GenerativeConvTranspose"
             )
-        return parent
+        return parent, x.ancestors[1:]
 
     def extra_repr(self) -> str:
         size = f"kernel_size={self.kernel_size}, " if self.kernel_size else ""
@@ -214,7 +234,7 @@ class Conv(_Conv):
             out = x.sites.strided(self.stride)
         plan = x.sites.map_to(out, self.offsets, self.stride, self._key, self._symmetric)
         features = conv(x.features, self.weight, self.bias, plan, out.num_sites, self.groups)
-        return SparseTensor(features, out)
+        return made_from(x, features, out)
 
 
 class ConvTranspose(_Conv):
@@ -254,12 +274,13 @@ class ConvTranspose(_Conv):
             )
         if like is not None and sites is not None:
             raise ValueError("like and sites both name the output sites; give one of them")
+        ancestors: tuple[Sites, ...] = ()
         if sites is not None:
-            out = self._explicit(sites, x, finer_or_same(x.stride, self.stride))
+            out = self._explicit(sites, x, finer(x.stride, self.stride))
         elif like is None and self.sites == "reach":
             out = x.sites.grown(self.offsets, self.stride, self._key, self._flat_bounds(bounds))
         else:
-            out = self._upsampled(x, like)
+            out, ancestors = self._upsampled(x, like)
         plan = out.map_to(x.sites, self.offsets, self.stride, self._key, self._symmetric)
         features = conv(
             x.features,
@@ -269,11 +290,7 @@ class ConvTranspose(_Conv):
             out.num_sites,
             self.groups,
         )
-        return SparseTensor(features, out)
-
-
-def finer_or_same(stride: tuple[int, ...], by: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(a // b if a % b == 0 else a for a, b in zip(stride, by, strict=True))
+        return SparseTensor._make(features, out, ancestors)
 
 
 class GenerativeConvTranspose(ConvTranspose):

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from perception._native import ops
+from perception.nn.conv import check_input
 from perception.nn.pooling import pool_segments
-from perception.sparse.ops import sum_rows
+from perception.sparse.ops import segment_sum, sum_rows
 from perception.sparse.tensor import SparseTensor
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "SyncBatchNorm"]
@@ -117,6 +118,7 @@ class BatchNorm(nn.BatchNorm1d):
         return torch.addcmul(shift.to(features.dtype), features, scale.to(features.dtype))
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        check_input(self, x)
         if x.num_channels != self.num_features:
             raise ValueError(
                 f"BatchNorm has {self.num_features} features and the tensor {x.num_channels} channels"
@@ -177,6 +179,7 @@ class GroupNorm(nn.GroupNorm):
     (Wu and He, ECCV 2018), counting only sites that exist."""
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        check_input(self, x)
         if x.num_channels != self.num_channels:
             raise ValueError(
                 f"{type(self).__name__} has {self.num_channels} channels and the tensor {x.num_channels}"
@@ -202,8 +205,6 @@ class GroupNorm(nn.GroupNorm):
 
 def spread(per_sample: Tensor, sample: Tensor) -> Tensor:
     """``per_sample[sample]``, with a gradient that sums in a fixed order."""
-    from perception.sparse.ops import segment_sum
-
     return segment_sum(
         per_sample, sample.int(), torch.arange(len(sample) + 1, device=sample.device)
     )
@@ -221,4 +222,5 @@ class LayerNorm(nn.LayerNorm):
     """Layer normalization over the channels of each site, as ``torch.nn.LayerNorm`` over ``[N, C]``."""
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        check_input(self, x)
         return x.replace(super().forward(x.features))

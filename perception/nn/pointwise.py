@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from perception.nn.conv import check_input
 from perception.sparse.tensor import SparseTensor
 
 __all__ = [
@@ -40,6 +41,7 @@ class Pointwise(nn.Module):
         self.module = module
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        check_input(self, x)
         return x.replace(self.module(x.features))
 
 
@@ -48,6 +50,7 @@ class _OnFeatures(nn.Module):
 
     # Untyped, for the torch modules declare a Tensor: it is SparseTensor -> SparseTensor.
     def forward(self, input: Any) -> Any:
+        check_input(self, input)
         return input.replace(super().forward(input.features))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from perception.nn.conv import SparseKernel
+from perception.nn.conv import SparseKernel, check_input, made_from
+from perception.sparse.offsets import per_axis
 from perception.sparse.ops import segment_argmax, segment_sum
 from perception.sparse.sites import Sites
 from perception.sparse.tensor import SparseTensor
@@ -23,10 +24,16 @@ def pool_segments(features: Tensor, rows: Tensor, ptr: Tensor, mode: str) -> Ten
     if mode == "max" and features.shape[0]:
         arg = segment_argmax(features, rows, ptr)
         return torch.where(arg >= 0, features.gather(0, arg.clamp(min=0)), 0)
-    total = segment_sum(features, rows, ptr)
-    if mode != "avg":
-        return total
-    return total / ptr.diff().clamp(min=1)[:, None].to(total.dtype)
+    return segment_sum(features, rows, ptr, mean=mode == "avg")
+
+
+def window_padding(
+    kernel_size: int | Sequence[int], stride: int | Sequence[int], dim: int
+) -> list[int]:
+    """Windows that tile (size equal to stride) begin at their site's corner; others are placed as
+    by ``Conv(padding="same")``."""
+    sizes, steps = per_axis(kernel_size, dim, "kernel_size"), per_axis(stride, dim, "stride")
+    return [0 if size == step else (size - 1) // 2 for size, step in zip(sizes, steps, strict=True)]
 
 
 class _Pool(SparseKernel):
@@ -35,22 +42,24 @@ class _Pool(SparseKernel):
     def __init__(
         self, kernel_size: int | Sequence[int], stride: int | Sequence[int], *, dim: int = 3
     ):
-        super().__init__(kernel_size, stride, 1, dim, "cube", "same")
+        super().__init__(
+            kernel_size, stride, 1, dim, "cube", window_padding(kernel_size, stride, dim)
+        )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         self._check(x)
         out = x.sites.strided(self.stride)
         plan = x.sites.map_to(out, self.offsets, self.stride, self._key, self._symmetric)
-        return SparseTensor(
-            pool_segments(x.features, *plan.by_output(out.num_sites), self.mode), out
-        )
+        features = pool_segments(x.features, *plan.by_output(out.num_sites), self.mode)
+        return made_from(x, features, out)
 
 
 class MaxPool(_Pool):
     """The largest value under the window, over the sites that exist.
 
-    Window and output sites are those of ``Conv(kernel_size=..., stride=...)``. A gradient goes to
-    the first of equal values.
+    Output sites are those of ``Conv(kernel_size=..., stride=...)``. Along an axis where the window is
+    as long as the stride, windows tile: taps 0 .. k - 1; elsewhere they are placed as by
+    ``Conv(padding="same")``. A gradient goes to the first of equal values.
     """
 
     mode = "max"
@@ -75,14 +84,16 @@ class Unpool(SparseKernel):
     def __init__(
         self, kernel_size: int | Sequence[int], stride: int | Sequence[int], *, dim: int = 3
     ):
-        super().__init__(kernel_size, stride, 1, dim, "cube", "same")
+        super().__init__(
+            kernel_size, stride, 1, dim, "cube", window_padding(kernel_size, stride, dim)
+        )
 
     def forward(self, x: SparseTensor, *, like: SparseTensor | None = None) -> SparseTensor:
         self._check(x)
-        out = self._upsampled(x, like)
+        out, ancestors = self._upsampled(x, like)
         plan = out.map_to(x.sites, self.offsets, self.stride, self._key, self._symmetric)
         rows, ptr = plan.transposed(out.num_sites).by_output(out.num_sites)
-        return SparseTensor(segment_sum(x.features, rows, ptr), out)
+        return SparseTensor._make(segment_sum(x.features, rows, ptr), out, ancestors)
 
 
 class GlobalPool(nn.Module):
@@ -103,6 +114,7 @@ class GlobalPool(nn.Module):
         self.mode = mode
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        check_input(self, x)
         features = pool_segments(x.features, *x.sites.by_sample(), self.mode)
         coords = x.coords.new_zeros(x.batch_size, 1 + x.dim)
         coords[:, 0] = torch.arange(x.batch_size, device=x.device)

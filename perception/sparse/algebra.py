@@ -47,9 +47,7 @@ def union(a: SparseTensor, b: SparseTensor, reduce: str = "sum") -> SparseTensor
     if reduce == "max":
         out = features.gather(0, segment_argmax(features, order, ptr))
     else:
-        out = segment_sum(features, order, ptr)
-        if reduce == "mean":
-            out = out / ptr.diff()[:, None].to(out.dtype)
+        out = segment_sum(features, order, ptr, mean=reduce == "mean")
     sites = Sites(coords, a.stride, max(a.batch_size, b.batch_size), is_sorted=True)
     return SparseTensor(out, sites)
 

@@ -45,8 +45,9 @@ def conv(
     device = features.device.type
     if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
-        features, weight = features.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+        features = features.to(dtype)
+        weight = weight if weight.dtype == torch.float64 else weight.to(dtype)
+        bias = bias if bias is None or bias.dtype == torch.float64 else bias.to(dtype)
     for other in (weight,) if bias is None else (weight, bias):
         if other.dtype != features.dtype:
             raise TypeError(

@@ -41,7 +41,8 @@ class KernelMap:
     def reverse(self, num_in: int) -> Pairs:
         """The pairs with input and output exchanged, sorted by the new output within each tap."""
         if self._reverse is None:
-            self._reverse = transpose_map(*self.pairs, num_in)
+            with torch.inference_mode(False):  # a training step may use it later
+                self._reverse = transpose_map(*self.pairs, num_in)
         return self._reverse
 
     def transposed(self, num_in: int) -> KernelMap:
@@ -51,8 +52,9 @@ class KernelMap:
     def by_output(self, num_out: int) -> tuple[Tensor, Tensor]:
         """The input rows of every output: ``rows [P] int32`` and ``ptr [num_out + 1] int64``."""
         if self._by_output is None:
-            order, ptr = group_by(self.pairs[1], num_out)
-            self._by_output = self.pairs[0][order.long()], ptr
+            with torch.inference_mode(False):
+                order, ptr = group_by(self.pairs[1], num_out)
+                self._by_output = self.pairs[0][order.long()], ptr
         return self._by_output
 
 

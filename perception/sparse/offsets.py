@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ def per_axis(value: int | Sequence[int], dim: int, name: str, minimum: int = 1) 
     """
     if isinstance(value, Tensor):
         value = value.tolist()
+    entries = [value] if isinstance(value, int) else value
+    if not isinstance(entries, Sequence) or not all(isinstance(v, Integral) for v in entries):
+        raise TypeError(f"{name} is {value!r}; give an integer, or one for each axis")
     values = (int(value),) * dim if isinstance(value, int) else tuple(int(v) for v in value)
     if len(values) != dim:
         raise ValueError(
@@ -73,8 +77,12 @@ def kernel_offsets(
             )
         if kernel.is_floating_point() or kernel.is_complex() or kernel.dtype == torch.bool:
             raise TypeError(f"kernel has dtype {kernel.dtype}; offsets must be integers")
-        shift = torch.tensor(pads or (0,) * dim)
-        return (kernel.cpu().long() * torch.tensor(steps) - shift).to(torch.int32)
+        shift = pads or (0,) * dim
+        taps = [
+            [step * place - pad for step, place, pad in zip(steps, row, shift, strict=True)]
+            for row in kernel.tolist()
+        ]
+        return _as_int32(taps, dim)
     if kernel not in KERNELS:
         raise ValueError(
             f"kernel is {kernel!r}; give one of {KERNELS} or a tensor of offsets [K, {dim}]"
@@ -91,4 +99,13 @@ def kernel_offsets(
         if kernel == "hybrid" and dim - 1 in moved and len(moved) > 1:
             continue
         taps.append([step * i - pad for step, i, pad in zip(steps, tap, pads, strict=True)])
+    return _as_int32(taps, dim)
+
+
+def _as_int32(taps: list[list[int]], dim: int) -> Tensor:
+    for tap in taps:
+        if any(not -(2**31) <= step < 2**31 for step in tap):
+            raise ValueError(
+                f"the displacement {tuple(tap)} is outside int32; use a smaller dilation or offset"
+            )
     return torch.tensor(taps, dtype=torch.int32).reshape(-1, dim)

@@ -244,43 +244,48 @@ def _(
 # -- segments -------------------------------------------------------------------------------------
 
 
-def segment_sum(x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``out[m] = sum of weights[p] * x[rows[p]] for p in ptr[m] .. ptr[m + 1]``.
+def segment_sum(
+    x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | None = None, mean: bool = False
+) -> Tensor:
+    """``out[m] = sum of weights[p] * x[rows[p]] for p in ptr[m] .. ptr[m + 1]``, summed in float64.
 
     Args:
         x: ``[N, C]``; rows: ``[P] int32``, -1 adds nothing; ptr: ``[M + 1] int64``;
-        weights: ``[P]`` in the dtype of x, or None for ones.
+        weights: ``[P]`` in the dtype of x, or None for ones;
+        mean: divide by the number of entries of the segment.
 
     Returns:
         ``[M, C]``; differentiable any number of times with respect to x and weights.
     """
-    return ops.segment_sum(x, rows, ptr, weights)
+    return ops.segment_sum(x, rows, ptr, weights, mean)
 
 
 def segment_of_entries(ptr: Tensor, entries: int) -> Tensor:
-    """The segment of every list entry, ``[P] int64``; entries behind the last segment get the last."""
-    return torch.searchsorted(ptr[1:], torch.arange(entries, device=ptr.device), right=True).clamp(
-        max=max(ptr.shape[0] - 2, 0)
-    )
+    """The segment of every list entry, ``[P] int64``; those behind the last segment get the last."""
+    segment = torch.searchsorted(ptr[1:], torch.arange(entries, device=ptr.device), right=True)
+    return segment.clamp(max=max(ptr.shape[0] - 2, 0))
 
 
-def segment_sum_twin(x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
+def segment_sum_twin(
+    x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | None = None, mean: bool = False
+) -> Tensor:
     covered = torch.arange(rows.shape[0], device=ptr.device) < ptr[-1]
     valid = (rows >= 0) & covered
-    values = x[rows.long().clamp(min=0)] if x.shape[0] else x.new_zeros(rows.shape[0], x.shape[1])
-    values = values * (valid if weights is None else valid * weights)[:, None]
-    return x.new_zeros(ptr.shape[0] - 1, x.shape[1]).index_add(
-        0, segment_of_entries(ptr, rows.shape[0])[valid], values[valid]
-    )
+    values = x[rows[valid].long()].double()
+    if weights is not None:
+        values = values * weights[valid].double()[:, None]
+    segment = segment_of_entries(ptr, rows.shape[0])[valid]
+    out = values.new_zeros(ptr.shape[0] - 1, x.shape[1]).index_add(0, segment, values)
+    return (out / ptr.diff().clamp(min=1)[:, None] if mean else out).to(x.dtype)
 
 
 @_fake("perception::segment_sum")
-def _(x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | None) -> Tensor:
+def _(x: Tensor, rows: Tensor, ptr: Tensor, weights: Tensor | None, mean: bool) -> Tensor:
     return x.new_empty(ptr.shape[0] - 1, x.shape[1])
 
 
 def _segment_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, rows, ptr, weights = inputs
+    x, rows, ptr, weights, ctx.mean = inputs
     ctx.save_for_backward(
         x if weights is not None and ctx.needs_input_grad[3] else None, rows, ptr, weights
     )
@@ -293,6 +298,8 @@ def _segment_backward(ctx: Any, grad: Tensor) -> tuple:
     entries = rows.shape[0]
     segment = segment_of_entries(ptr, entries)
     covered = torch.arange(entries, device=ptr.device) < ptr[-1]
+    if ctx.mean:
+        grad = grad / ptr.diff().clamp(min=1)[:, None].to(grad.dtype)
     if ctx.needs_input_grad[0]:
         order, back_ptr = group_by(torch.where(covered, rows, -1), ctx.num_rows)
         back_weights = None if weights is None else weights[order.long()]
@@ -300,7 +307,7 @@ def _segment_backward(ctx: Any, grad: Tensor) -> tuple:
     if x is not None:
         valid = ((rows >= 0) & covered).to(grad.dtype)
         grad_weights = (x[rows.long().clamp(min=0)] * grad[segment]).sum(1) * valid
-    return grad_x, None, None, grad_weights
+    return grad_x, None, None, grad_weights, None
 
 
 torch.library.register_autograd(

@@ -67,6 +67,7 @@ def _flatten_tensor(x: SparseTensor) -> tuple[list[Any], Any]:
 def _unflatten_tensor(children: Any, context: Any) -> SparseTensor:
     x = object.__new__(SparseTensor)
     x.features, x.sites = children
+    x.ancestors = ()
     return x
 
 

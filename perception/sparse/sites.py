@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,6 +17,11 @@ from perception.sparse.ops import build_index, group_by, lookup, reach_sites, un
 __all__ = ["Sites"]
 
 _serial = itertools.count()
+
+
+def _plans_outlive_inference_mode() -> AbstractContextManager:
+    # A plan made while validating may be used by a training step on the same sites.
+    return torch.inference_mode(False)
 
 
 class Sites:
@@ -51,7 +57,6 @@ class Sites:
         self._serial = next(_serial)
         self._maps: dict[tuple, KernelMap] = {}
         self._derived: dict[tuple, Sites] = {}
-        self._parent: Any = None
         self._by_sample: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -146,14 +151,14 @@ class Sites:
     def by_sample(self) -> tuple[Tensor, Tensor]:
         """Rows sorted by sample and where each sample begins: ``order [N] int32, ptr [B + 1] int64``."""
         if self._by_sample is None:
-            self._by_sample = group_by(self.coords[:, 0].contiguous(), self.batch_size)
+            with _plans_outlive_inference_mode():
+                self._by_sample = group_by(self.coords[:, 0].contiguous(), self.batch_size)
         return self._by_sample
 
     # -- sites made from these ---------------------------------------------------------------------
 
     def _derive(self, key: tuple, coords: Tensor, stride: tuple[int, ...]) -> Sites:
         sites = Sites(coords, stride, self.batch_size, is_sorted=True)
-        sites._parent = weakref.ref(self)
         self._derived[key] = sites
         return sites
 
@@ -165,7 +170,8 @@ class Sites:
         if key in self._derived:
             return self._derived[key]
         step = torch.tensor((1, *stride), dtype=torch.int32, device=self.device)
-        coords = unique_sites(torch.div(self.coords, step, rounding_mode="floor"))[0]
+        with _plans_outlive_inference_mode():
+            coords = unique_sites(torch.div(self.coords, step, rounding_mode="floor"))[0]
         return self._derive(key, coords, coarser(self.stride, stride))
 
     def reached(
@@ -187,11 +193,6 @@ class Sites:
             return self._derived[key]
         coords = _reach(self.coords, offsets, stride, True, bounds)
         return self._derive(key, coords, finer(self.stride, stride))
-
-    @property
-    def parent(self) -> Sites | None:
-        """The sites that these were made from, as long as they live."""
-        return None if self._parent is None else self._parent()
 
     # -- plans -------------------------------------------------------------------------------------
 
@@ -223,7 +224,8 @@ class Sites:
         in_order = self.is_sorted and out.is_sorted
         mirrored = symmetric and out is self and in_order and all(step == 1 for step in stride)
         index = None if in_order else self.index
-        pairs = kernel_map(index, self.coords, out.coords, offsets, stride, mirrored)
+        with _plans_outlive_inference_mode():
+            pairs = kernel_map(index, self.coords, out.coords, offsets, stride, mirrored)
         plan = KernelMap(pairs, monotone=in_order)
         self._maps[relation, key, stride] = plan
         return plan
@@ -268,7 +270,8 @@ def _reach(
     bounds: tuple[int, ...],
 ) -> Tensor:
     try:
-        return reach_sites(coords, offsets, stride, transposed, bounds)
+        with _plans_outlive_inference_mode():
+            return reach_sites(coords, offsets, stride, transposed, bounds)
     except RuntimeError as error:
         if "outside int32" in str(error):
             raise ValueError(

@@ -37,10 +37,13 @@ class SparseTensor:
     SparseTensor(2 sites, 4 channels, 3D, stride (1, 1, 1), batch 1, torch.float32, cpu)
     """
 
-    __slots__ = ("features", "sites")
+    __slots__ = ("ancestors", "features", "sites")
 
     features: Tensor
     sites: Sites
+    #: The finer sites that this tensor's were strided from, the last first: an upsampling that is
+    #: not told where to go goes back to them.
+    ancestors: tuple[Sites, ...]
 
     def __init__(
         self,
@@ -50,10 +53,12 @@ class SparseTensor:
         stride: int | Sequence[int] = 1,
         batch_size: int | None = None,
     ):
-        if not isinstance(features, Tensor) or features.ndim != 2:
-            raise ValueError(
-                f"features has shape {tuple(getattr(features, 'shape', ()))}; features are [N, C]"
+        if not isinstance(features, Tensor):
+            raise TypeError(
+                f"features is a {type(features).__name__}; features are a tensor [N, C]"
             )
+        if features.ndim != 2:
+            raise ValueError(f"features has shape {tuple(features.shape)}; features are [N, C]")
         if not features.is_floating_point():
             raise TypeError(
                 f"features has dtype {features.dtype}; features are floating: use features.float()"
@@ -75,6 +80,13 @@ class SparseTensor:
             raise ValueError(f"features has {features.shape[0]} rows for {sites.num_sites} sites")
         self.features = features
         self.sites = sites
+        self.ancestors = ()
+
+    @staticmethod
+    def _make(features: Tensor, sites: Sites, ancestors: tuple[Sites, ...]) -> SparseTensor:
+        x = SparseTensor(features, sites)
+        x.ancestors = ancestors
+        return x
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -130,12 +142,14 @@ class SparseTensor:
 
     def replace(self, features: Tensor) -> SparseTensor:
         """Other features ``[N, C']`` at the same sites, which keep their plans."""
-        return SparseTensor(features, self.sites)
+        return SparseTensor._make(features, self.sites, self.ancestors)
 
     def to(self, *args: Any, **kwargs: Any) -> SparseTensor:
         """As ``torch.Tensor.to``: a dtype for the features, a device for features and sites."""
         features = self.features.to(*args, **kwargs)
-        return SparseTensor(features, self.sites.to(features.device))
+        sites = self.sites.to(features.device)
+        ancestors = tuple(finer.to(features.device) for finer in self.ancestors)
+        return SparseTensor._make(features, sites, ancestors)
 
     def detach(self) -> SparseTensor:
         return self.replace(self.features.detach())
@@ -150,6 +164,11 @@ class SparseTensor:
         self, other: SparseTensor | float, op: Callable[[Tensor, Any], Tensor]
     ) -> SparseTensor:
         if isinstance(other, SparseTensor):
+            if other.num_channels != self.num_channels:
+                raise ValueError(
+                    f"the tensors have {self.num_channels} and {other.num_channels} channels; "
+                    f"both must be the same"
+                )
             return self.replace(op(self.features, aligned(other, self.sites)))
         return self.replace(op(self.features, other))
 
@@ -240,6 +259,11 @@ class SparseTensor:
         cells = self.batch_size
         for length in shape:
             cells *= length
+        if cells * max(self.num_channels, 1) >= 2**40:
+            raise ValueError(
+                f"a dense tensor of shape {(self.batch_size, self.num_channels, *shape)} is too large; "
+                f"give min_coords and shape of a part"
+            )
         out = self.features.new_zeros(cells, self.num_channels)
         out = out.index_copy(0, index[inside], self.features[inside])
         return out.reshape(self.batch_size, *shape, self.num_channels).movedim(-1, 1)

@@ -57,6 +57,8 @@ def _check_points(points: Tensor, batch: Tensor | None) -> Tensor | None:
     check_device(points.device, "points")
     if batch is None:
         return None
+    if not isinstance(batch, Tensor):
+        raise TypeError(f"batch is a {type(batch).__name__}; give an integer tensor [N]")
     if batch.shape != (points.shape[0],):
         raise ValueError(f"batch has shape {tuple(batch.shape)} for {points.shape[0]} points")
     if batch.is_floating_point():
@@ -178,9 +180,7 @@ def voxelize(
     elif reduce == "max":
         out = features.gather(0, segment_argmax(features, order, ptr))
     else:
-        out = segment_sum(features, order, ptr)
-        if reduce == "mean":
-            out = out / counts[:, None].to(out.dtype)
+        out = segment_sum(features, order, ptr, mean=reduce == "mean")
     return Voxels(coords, out, point_to_voxel, counts)
 
 
@@ -206,6 +206,8 @@ def devoxelize(
     Returns:
         Differentiable with respect to the features, and by ``"trilinear"`` to the points.
     """
+    if not isinstance(x, SparseTensor):
+        raise TypeError(f"devoxelize takes a SparseTensor first and was given a {type(x).__name__}")
     batch = _check_points(points, batch)
     dim = points.shape[1]
     if dim != x.dim:
@@ -237,7 +239,7 @@ def devoxelize(
     around = torch.stack(corners, 1)
     wrapped = (around < lower[:, None, :]).any(-1)  # past the last int32, where no voxel is
     rows = torch.where(wrapped.reshape(-1), -1, x.sites.rows_of(around.reshape(-1, dim + 1)))
-    weight = torch.stack(weights, 1) * (rows >= 0).reshape(count, -1)
+    weight = torch.stack(weights, 1) * (rows >= 0).reshape(count, 2**dim)
     total = weight.sum(1, keepdim=True)
     weight = weight / torch.where(total > 0, total, 1)
     ptr = torch.arange(count + 1, device=points.device) * 2**dim

@@ -175,15 +175,14 @@ def segments(
     return torch.randint(-1, rows, (entries,)).int(), ptr
 
 
+@pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_segment_sum(weighted: bool) -> None:
+def test_segment_sum(weighted: bool, mean: bool) -> None:
     rows, ptr = segments()
     x = torch.randn(40, 5, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(90, dtype=torch.float64, requires_grad=True) if weighted else None
-    torch.testing.assert_close(
-        segment_sum(x, rows, ptr, weights), segment_sum_twin(x, rows, ptr, weights)
-    )
-    inputs = (x, rows, ptr, weights)
+    inputs = (x, rows, ptr, weights, mean)
+    torch.testing.assert_close(segment_sum(*inputs), segment_sum_twin(*inputs))
     assert torch.autograd.gradcheck(segment_sum, inputs)
     assert torch.autograd.gradgradcheck(segment_sum, inputs)
 
@@ -290,7 +289,7 @@ def opcheck_cases() -> dict[str, tuple]:
         "point_sites": (torch.randn(9, 3), None, [0.1] * 3, [0.0] * 3, []),
         "conv": (x, weight, bias, pairs, [], len(sites), 1),
         "conv_weight_grad": (x, torch.randn(len(sites), 6, requires_grad=True), pairs, [], 1),
-        "segment_sum": (table, rows, ptr, entries),
+        "segment_sum": (table, rows, ptr, entries, False),
         "segment_argmax": (table.detach(), rows, ptr),
         "sum_rows": (x,),
         "batch_norm": (
