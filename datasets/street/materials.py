@@ -37,9 +37,9 @@ CABIN: Final = 18  # glass band between painted posts and roof, decided where th
 #: ``[19, 4] float64``: intensity, spread, share lost, roughness (m).
 MATERIALS: Final[NDArray[np.float64]] = np.array(
     [
-        [0.22, 0.05, 0.00, 0.002],
+        [0.21, 0.09, 0.00, 0.002],
         [0.55, 0.10, 0.00, 0.001],
-        [0.31, 0.05, 0.00, 0.002],
+        [0.32, 0.06, 0.00, 0.002],
         [0.36, 0.07, 0.00, 0.030],
         [0.30, 0.06, 0.00, 0.010],
         [0.34, 0.06, 0.00, 0.003],

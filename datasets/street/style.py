@@ -125,7 +125,7 @@ class Style:
         g[gr.CORNER] = r.uniform(4.0, 14.0)
         g[gr.VERGE_GRASS] = 1.0 if r.random() < 0.8 else 0.0
         g[gr.LANES] = r.choice((0.0, 1.0, 1.0, 2.0))
-        g[gr.PAVEMENT_MATERIAL] = m.PAVING if r.random() < 0.75 else m.ASPHALT
+        g[gr.PAVEMENT_MATERIAL] = m.PAVING if r.random() < 0.9 else m.ASPHALT
         g[gr.ROAD_MATERIAL] = m.ASPHALT if r.random() < 0.9 else m.PAVING
         g[gr.HILL] = r.uniform(0.0, 0.4 if city else 1.6)
         self.ground = g
@@ -160,8 +160,10 @@ class Style:
         self.ego_yaw = r.gauss(0.0, 0.04)
         #: Intensities differ from street to street as well as from sensor to sensor.
         self.materials = m.MATERIALS.copy()
-        for row in self.materials:
-            row[0] = min(row[0] * r.uniform(0.78, 1.28), 1.0)
+        for material, row in enumerate(self.materials):
+            # Grounds keep their order: asphalt is darker than paving almost everywhere.
+            spread = 0.12 if material in (m.ASPHALT, m.PAVING, m.GRASS, m.SOIL) else 0.25
+            row[0] = min(row[0] * r.uniform(1.0 - spread, 1.0 + spread), 1.0)
             row[1] *= r.uniform(0.6, 1.4)
         self.sensor = Sensor(
             unit=r.randrange(1 << 16),
