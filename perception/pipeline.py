@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
@@ -30,6 +31,9 @@ IGNORE = 255
 """The label of a row of the file that was no point (its coordinates were not finite)."""
 SITE_LIMIT = 2**30
 """Sites beyond this leave no room in int32 for the taps of a kernel and the strides of a net."""
+
+ALONE = 0.95
+"""A share of points alone in their voxel that no scan within a network's training has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,6 +265,13 @@ class Pipeline:
 
         start = time.perf_counter()
         encoded = self.encoder(cloud)
+        if len(cloud) > 1000 and len(encoded.coords) > ALONE * len(cloud):
+            warnings.warn(
+                f"nearly every point is alone in its {self.encoder.voxel_size:g} m voxel: the cloud is "
+                f"sparser than what the network was trained on, or its unit is not the metre; "
+                f"expect poor labels",
+                stacklevel=2,
+            )
         seconds["encode"] = time.perf_counter() - start
 
         start = time.perf_counter()

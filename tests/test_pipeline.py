@@ -158,3 +158,10 @@ def test_models_that_do_not_load(model: Path, tmp_path: Path) -> None:
         with pytest.raises(FormatError, match=message) as error:
             perception.load(tmp_path / "bad.safetensors")
         assert "\n" not in str(error.value)
+
+
+def test_a_cloud_in_another_unit_is_told_apart(model: Path) -> None:
+    pipeline = perception.load(model, device="cpu")
+    cloud = scan()
+    with pytest.warns(UserWarning, match="its unit is not the metre"):
+        pipeline(cloud.replace(points=cloud.points * 1000))

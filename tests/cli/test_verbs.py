@@ -212,3 +212,22 @@ def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "kitti (recognised" in text
     assert "2,000" in text
+
+
+def test_convert_shrinks_a_model_and_keeps_what_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    big, small = tmp_path / "big.safetensors", tmp_path / "small.safetensors"
+    weights = {"weight": torch.randn(300, 40), "steps": torch.tensor(7)}
+    checkpoint.save(big, weights, {"task": "segmentation"})
+    assert main(["convert", str(big), str(small)]) == 0
+    tensors, metadata = checkpoint.load(small)
+    assert metadata["task"] == "segmentation"
+    assert tensors["weight"].dtype == torch.float16
+    assert int(tensors["steps"]) == 7
+    torch.testing.assert_close(tensors["weight"].float(), weights["weight"], rtol=1e-3, atol=1e-4)
+    assert small.stat().st_size < 0.6 * big.stat().st_size
+    assert main(["convert", str(big), str(tmp_path / "scan.ply")]) == 1
+    checkpoint.save(big, {"weight": torch.tensor([1e9])}, {})
+    assert main(["convert", str(big), str(small)]) == 1
+    assert "too large for float16" in capsys.readouterr().err
