@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scan(count: int = 3000) -> PointCloud:
     rng = np.random.default_rng(0)
-    points = rng.uniform(-20, 20, (count, 3)) * [1, 1, 0.1]
+    points = rng.uniform(-4, 4, (count, 3)) * [1, 1, 0.1]
     return PointCloud(points, {"intensity": rng.random(count).astype(np.float32)})
 
 

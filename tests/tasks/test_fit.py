@@ -77,7 +77,7 @@ def test_a_run_leaves_config_logs_checkpoints_and_a_model(tmp_path: Path) -> Non
     assert metadata["classes"] == list(street.CLASSES)
     assert metadata["colors"] == np.asarray(street.COLORS).tolist()
     features = ["intensity", "height", "range", "offset"]
-    assert metadata["encoder"] == {"voxel_size": 0.1, "features": features}
+    assert metadata["encoder"] == {"voxel_size": 0.2, "features": features}
     history = metadata["history"]
     assert history["steps"] == 4
     assert history["seed"] == 1
