@@ -114,8 +114,10 @@ def seconds_per_step() -> float:
         )
         loss.backward()
         learned = min(learned, time.perf_counter() - start)
-    # The workers that make the scans share the cores with the training.
-    return data["batch_size"] * (learned + 1.5 * made / max(os.cpu_count() or 1, 1))
+    # The workers that make the scans share the cores with the training, and a quarter goes to the
+    # optimizer, augmentation and logs.
+    shared = 1.5 * made / max(os.cpu_count() or 1, 1)
+    return 1.25 * data["batch_size"] * (learned + shared)
 
 
 def train(folder: Path, steps: int, seconds: float) -> int:
