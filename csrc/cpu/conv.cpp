@@ -150,7 +150,7 @@ void conv_forward(const T* x, const T* weight, const T* bias, const Map& map, co
     for (int64_t g = 0; g < groups; ++g) {
       A* to = packed + (k * groups + g) * shape.in * padded;
       for (int64_t at = 0; at < padded;) {
-        const int64_t wide = depthwise ? 1 : std::min<int64_t>(kMaxVectors * W, padded - at);
+        const int64_t wide = depthwise ? 1 : panel_vectors((padded - at) / W) * W;
         for (int64_t i = 0; i < shape.in; ++i) {
           const T* from = weight + (k * shape.in + i) * out_channels + g * shape.out;
           for (int64_t c = at; c < at + wide; ++c) *to++ = c < shape.out ? static_cast<A>(from[c]) : A(0);
@@ -191,10 +191,11 @@ void conv_forward(const T* x, const T* weight, const T* bias, const Map& map, co
         for (int64_t i = 0; i < rows; ++i) to[i] = tile + (map.out[run + i] - begin) * columns;
         for (int64_t g = 0; g < groups; ++g) {
           const A* panel = packed + (k * groups + g) * shape.in * padded;
-          for (int64_t at = 0; at < padded; at += kMaxVectors * W) {
-            const int vectors = static_cast<int>(std::min<int64_t>(kMaxVectors, (padded - at) / W));
+          for (int64_t at = 0; at < padded;) {
+            const int vectors = panel_vectors((padded - at) / W);
             kernel.gemm(from, rows, shape.in, panel, vectors, to, g * padded + at);
             panel += shape.in * vectors * W;
+            at += vectors * W;
           }
           if (g + 1 < groups)
             for (int64_t i = 0; i < rows; ++i) from[i] += shape.in;

@@ -152,17 +152,14 @@ template <class T>
 void outer(const T* const* a, const T* const* b, int64_t rows, int64_t m, int64_t n, T* c, int64_t ldc) {
   constexpr int W = Vec<T>::width;
   for (int64_t at = 0; at < n;) {
-    const int64_t left = (n - at) / W;
-    if (left >= 3) {
-      outer_panel<T, 3>(a, b, rows, m, at, c, ldc);
-      at += 3 * W;
-    } else if (left == 2) {
-      outer_panel<T, 2>(a, b, rows, m, at, c, ldc);
-      at += 2 * W;
-    } else {
-      outer_panel<T, 1>(a, b, rows, m, at, c, ldc);
-      at += W;
+    const int vectors = panel_vectors((n - at) / W);
+    switch (vectors) {
+      case 1: outer_panel<T, 1>(a, b, rows, m, at, c, ldc); break;
+      case 2: outer_panel<T, 2>(a, b, rows, m, at, c, ldc); break;
+      case 3: outer_panel<T, 3>(a, b, rows, m, at, c, ldc); break;
+      default: outer_panel<T, 4>(a, b, rows, m, at, c, ldc);
     }
+    at += vectors * W;
   }
 }
 

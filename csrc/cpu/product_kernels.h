@@ -14,7 +14,12 @@ struct ProductKernels {
   void (*outer)(const T* const* a, const T* const* b, int64_t rows, int64_t m, int64_t n, T* c, int64_t ldc);
 };
 
-constexpr int kMaxVectors = 4;
+// How many of `left` vectors of columns the next panel takes: one to four, and never three and one
+// or four and one, for a panel of one vector runs at a fraction of the speed.
+constexpr int panel_vectors(int64_t left) {
+  if (left == 5 || left == 6) return 3;
+  return left < 4 ? static_cast<int>(left) : 4;
+}
 
 struct KernelSet {
   const char* name;
