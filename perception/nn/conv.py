@@ -106,14 +106,14 @@ class SparseKernel(nn.Module):
             return like.sites, like.ancestors
         if all(step == 1 for step in self.stride):
             return x.sites, x.ancestors
-        parent = x.ancestors[0] if x.ancestors else None
-        if parent is None or coarser(parent.stride, self.stride) != x.stride:
-            raise ValueError(
-                f"{type(self).__name__} does not know the finer sites: this tensor of stride "
-                f"{x.stride} was not strided by {self.stride} from another; name them with like=..., "
-                f"or use GenerativeConvTranspose"
-            )
-        return parent, x.ancestors[1:]
+        for i, sites in enumerate(x.ancestors):
+            if coarser(sites.stride, self.stride) == x.stride:
+                return sites, x.ancestors[i + 1 :]
+        raise ValueError(
+            f"{type(self).__name__} does not know the finer sites: this tensor of stride {x.stride} "
+            f"was not strided by {self.stride} from another; name them with like=..., or use "
+            f"GenerativeConvTranspose"
+        )
 
     def extra_repr(self) -> str:
         size = f"kernel_size={self.kernel_size}, " if self.kernel_size else ""
