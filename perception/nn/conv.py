@@ -74,6 +74,10 @@ class SparseKernel(nn.Module):
                 f"{type(self).__name__} has dim={self.dim} and the tensor {x.dim} axes"
             )
 
+    def _reached(self, x: SparseTensor, *, transposed: bool, bounds: Bounds | None) -> Sites:
+        flat = self._flat_bounds(bounds)
+        return x.sites.reached(self.offsets, self.stride, self._key, transposed, flat)
+
     def _flat_bounds(self, bounds: Bounds | None) -> tuple[int, ...]:
         if bounds is None:
             return ()
@@ -229,7 +233,7 @@ class Conv(_Conv):
         if sites is not None:
             out = self._explicit(sites, x, coarser(x.stride, self.stride))
         elif self.sites == "reach":
-            out = x.sites.reached(self.offsets, self.stride, self._key, self._flat_bounds(bounds))
+            out = self._reached(x, transposed=False, bounds=bounds)
         else:
             out = x.sites.strided(self.stride)
         plan = x.sites.map_to(out, self.offsets, self.stride, self._key, self._symmetric)
@@ -278,7 +282,7 @@ class ConvTranspose(_Conv):
         if sites is not None:
             out = self._explicit(sites, x, finer(x.stride, self.stride))
         elif like is None and self.sites == "reach":
-            out = x.sites.grown(self.offsets, self.stride, self._key, self._flat_bounds(bounds))
+            out = self._reached(x, transposed=True, bounds=bounds)
         else:
             out, ancestors = self._upsampled(x, like)
         plan = out.map_to(x.sites, self.offsets, self.stride, self._key, self._symmetric)

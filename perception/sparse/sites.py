@@ -175,24 +175,25 @@ class Sites:
         return self._derive(key, coords, coarser(self.stride, stride))
 
     def reached(
-        self, offsets: Tensor, stride: tuple[int, ...], key: tuple, bounds: tuple[int, ...] = ()
+        self,
+        offsets: Tensor,
+        stride: tuple[int, ...],
+        key: tuple,
+        transposed: bool,
+        bounds: tuple[int, ...] = (),
     ) -> Sites:
-        """The outputs of a convolution that keeps every site some tap reaches."""
-        key = ("reach", key, stride, bounds)
-        if key in self._derived:
-            return self._derived[key]
-        coords = _reach(self.coords, offsets, stride, False, bounds)
-        return self._derive(key, coords, coarser(self.stride, stride))
+        """The outputs of a convolution, or of a transposed one, that keeps every site some tap
+        reaches; arguments as for `map_to` and `reach_sites`.
 
-    def grown(
-        self, offsets: Tensor, stride: tuple[int, ...], key: tuple, bounds: tuple[int, ...] = ()
-    ) -> Sites:
-        """The outputs of a transposed convolution that keeps every site some tap reaches."""
-        key = ("grow", key, stride, bounds)
-        if key in self._derived:
-            return self._derived[key]
-        coords = _reach(self.coords, offsets, stride, True, bounds)
-        return self._derive(key, coords, finer(self.stride, stride))
+        Raises:
+            ValueError: a site is reached outside int32, or the stride cannot be made finer.
+        """
+        place = ("reach", key, stride, transposed, bounds)
+        if place in self._derived:
+            return self._derived[place]
+        after = finer if transposed else coarser
+        coords = _reach(self.coords, offsets, stride, transposed, bounds)
+        return self._derive(place, coords, after(self.stride, stride))
 
     # -- plans -------------------------------------------------------------------------------------
 

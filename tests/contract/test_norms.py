@@ -101,7 +101,8 @@ def test_norms_survive_a_large_mean(kind, shift):
     x = _sample(torch.float32)
     moved = x.replace(x.features.detach() + shift)
     exact = make().double()(moved.replace(moved.features.double()))
-    assert_close(make()(moved).features, exact.features, 1e-2, kind)
+    tolerance = 1e-2 if kind == "LayerNorm" else 2e-3  # LayerNorm is torch's own kernel
+    assert_close(make()(moved).features, exact.features, tolerance, kind)
 
 
 def test_pointwise_lifts_a_module():
