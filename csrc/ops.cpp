@@ -24,9 +24,17 @@ STABLE_TORCH_LIBRARY(perception, m) {
       "-> (Tensor sites, Tensor info)");
   m.def(
       "conv(Tensor x, Tensor weight, Tensor? bias, Tensor[] map, Tensor[] transposed, "
-      "SymInt num_out, int groups) -> Tensor");
+      "SymInt num_out, int groups, bool tf32) -> Tensor");
   m.def(
-      "conv_weight_grad(Tensor x, Tensor grad, Tensor[] map, Tensor[] transposed, int groups) -> Tensor");
+      "conv_weight_grad(Tensor x, Tensor grad, Tensor[] map, Tensor[] transposed, int groups, bool tf32) "
+      "-> Tensor");
+  // Kernel maps as tables, on CUDA; see cuda/conv.cuh for the tiles.
+  m.def(
+      "neighbor_table(Tensor index, Tensor in_sites, Tensor out_sites, Tensor offsets, int[] stride, "
+      "bool symmetric) -> Tensor");
+  m.def("transpose_table(Tensor table, SymInt num_in) -> Tensor");
+  m.def("table_pairs(Tensor table) -> (Tensor in_rows, Tensor out_rows, Tensor tap_ptr)");
+  m.def("tile_table(Tensor table, int[] rank) -> (Tensor rows, Tensor order, Tensor taps)");
   m.def("segment_sum(Tensor x, Tensor rows, Tensor ptr, Tensor? weights, bool mean) -> Tensor");
   m.def("segment_argmax(Tensor x, Tensor rows, Tensor ptr) -> Tensor");
   m.def("sum_rows(Tensor x) -> Tensor");

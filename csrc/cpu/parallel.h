@@ -2,7 +2,7 @@
 // depends on how many there are: work is cut by the data alone.
 #pragma once
 
-#include "cpu/tensor.h"
+#include "common/tensor.h"
 
 #include <algorithm>
 #include <atomic>
