@@ -211,7 +211,7 @@ void conv_forward(const T* x, const T* weight, const T* bias, const Map& map, co
 }
 
 Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map_tensors,
-            std::vector<Tensor> /*transposed: for the backward pass*/, int64_t num_out, int64_t groups) {
+            std::vector<Tensor> /*transposed: for the backward pass*/, int64_t num_out, int64_t groups, bool) {
   STD_TORCH_CHECK(weight.dim() == 3, "conv: weight must be [K, Cin / groups, Cout]");
   STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "conv: x and weight have different dtypes");
   STD_TORCH_CHECK(num_out >= 0 && num_out <= kMaxRows, "conv: num_out is out of range");
@@ -299,7 +299,7 @@ void weight_gradient(const T* x, const T* grad, const Map& map, const Shape& sha
 }
 
 Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor> map_tensors,
-                        std::vector<Tensor> /*transposed: for the backward pass*/, int64_t groups) {
+                        std::vector<Tensor> /*transposed: for the backward pass*/, int64_t groups, bool) {
   const Map map(map_tensors, "conv_weight_grad");
   STD_TORCH_CHECK(x.dim() == 2 && grad.dim() == 2 && x.scalar_type() == grad.scalar_type(),
                   "conv_weight_grad: x [N, Cin] and grad [M, Cout] must have one dtype");

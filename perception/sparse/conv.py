@@ -43,24 +43,78 @@ def conv(
         ValueError: their widths do not agree.
     """
     device = features.device.type
-    if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-        features = features.to(dtype)
-        weight = weight if weight.dtype == torch.float64 else weight.to(dtype)
-        bias = bias if bias is None or bias.dtype == torch.float64 else bias.to(dtype)
+    dtype = features.dtype
+    autocast = torch.is_autocast_enabled(device) and dtype != torch.float64
     for other in (weight,) if bias is None else (weight, bias):
-        if other.dtype != features.dtype:
+        if other.dtype != dtype and not (autocast and other.dtype != torch.float64):
             raise TypeError(
-                f"the features are {features.dtype} and the layer is {other.dtype}; "
+                f"the features are {dtype} and the layer is {other.dtype}; "
                 f"convert one of them with .to(...) or run under torch.autocast"
             )
+    if autocast:
+        dtype = torch.get_autocast_dtype(device)
     if features.shape[1] != weight.shape[1] * groups:
         raise ValueError(
             f"the layer takes {weight.shape[1] * groups} channels and the features have {features.shape[1]}"
         )
     learns = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
-    reverse = kernel_map.reverse(features.shape[0]) if learns else ()
-    return ops.conv(features, weight, bias, list(kernel_map.pairs), list(reverse), num_out, groups)
+    plan, reverse = kernel_map.lists(features.shape[0], learns)
+    tf32 = device == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    if learns and not torch.compiler.is_compiling():
+        return _Conv.apply(features, weight, bias, dtype, plan, reverse, num_out, groups, tf32)
+    return ops.conv(
+        features.to(dtype),
+        weight.to(dtype),
+        None if bias is None else bias.to(dtype),
+        plan,
+        reverse,
+        num_out,
+        groups,
+        tf32,
+    )
+
+
+class _Conv(torch.autograd.Function):
+    """The operator with its gradient, as ``register_autograd`` gives it below and at a fifth of the
+    host time; the casts of autocast are inside, so that they cost no nodes of their own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        plan: list[Tensor],
+        reverse: list[Tensor],
+        num_out: int,
+        groups: int,
+        tf32: bool,
+    ) -> Tensor:
+        x, w = features.to(dtype), weight.to(dtype)
+        ctx.save_for_backward(features, weight, bias)
+        ctx.cast = x if x is not features else None, w if w is not weight else None
+        ctx.plan, ctx.reverse, ctx.groups, ctx.tf32 = plan, reverse, groups, tf32
+        b = None if bias is None else bias.to(dtype)
+        return ops.conv(x, w, b, plan, reverse, num_out, groups, tf32)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        features, weight, bias = ctx.saved_tensors
+        x, w = ctx.cast
+        if x is None or torch.is_grad_enabled():  # a second derivative goes through the casts
+            x = features.to(grad.dtype)
+        if w is None or torch.is_grad_enabled():
+            w = weight.to(grad.dtype)
+        by_x, by_weight, by_bias = _gradients(
+            ctx, grad, x, w, bias, ctx.plan, ctx.reverse, ctx.needs_input_grad
+        )
+        return (
+            None if by_x is None else by_x.to(features.dtype),
+            None if by_weight is None else by_weight.to(weight.dtype),
+            None if by_bias is None else by_bias.to(bias.dtype),
+            *(None,) * 6,
+        )
 
 
 def conv_twin(
@@ -103,64 +157,80 @@ def _(
     transposed: Any,
     num_out: int,
     groups: int,
+    tf32: bool,
 ) -> Tensor:
     return x.new_empty(num_out, weight.shape[2])
 
 
 @torch.library.register_fake("perception::conv_weight_grad")
-def _(x: Tensor, grad: Tensor, map: Any, transposed: Any, groups: int) -> Tensor:
-    return x.new_empty(map[2].shape[0] - 1, x.shape[1] // groups, grad.shape[1])
+def _(x: Tensor, grad: Tensor, map: Any, transposed: Any, groups: int, tf32: bool) -> Tensor:
+    return x.new_empty(map[-1].shape[0] - 1, x.shape[1] // groups, grad.shape[1])
 
 
 def _swap_channels(weight: Tensor, groups: int) -> Tensor:
     """``[K, Cin / g, Cout] -> [K, Cout / g, Cin]``, group by group."""
+    if groups == 1:
+        return weight.transpose(1, 2)
     return weight.unflatten(2, (groups, -1)).permute(0, 3, 2, 1).flatten(2)
 
 
-def _reverse(pairs: list[Tensor], transposed: list[Tensor], rows: int) -> list[Tensor]:
-    in_rows, out_rows, tap_ptr = pairs
-    return transposed or list(transpose_map(in_rows, out_rows, tap_ptr, rows))
+def _reverse(plan: list[Tensor], transposed: list[Tensor], rows: int) -> list[Tensor]:
+    return transposed or list(transpose_map(*plan, rows))
+
+
+def _gradients(
+    ctx: Any,
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    plan: list[Tensor],
+    transposed: list[Tensor],
+    wanted: tuple[bool, ...],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    reverse = _reverse(plan, transposed, x.shape[0])
+    by_x = by_weight = by_bias = None
+    if wanted[0]:
+        swapped = _swap_channels(weight, ctx.groups)
+        by_x = ops.conv(grad, swapped, None, reverse, plan, x.shape[0], ctx.groups, ctx.tf32)
+    if wanted[1]:
+        by_weight = ops.conv_weight_grad(x, grad, plan, reverse, ctx.groups, ctx.tf32)
+    if bias is not None and wanted[2]:
+        by_bias = sum_rows(grad)
+    return by_x, by_weight, by_bias
 
 
 def _setup_conv(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, weight, bias, pairs, transposed, _, ctx.groups = inputs
-    ctx.has_bias = bias is not None
-    ctx.save_for_backward(x, weight, *pairs, *transposed)
+    x, weight, bias, plan, transposed, _, ctx.groups, ctx.tf32 = inputs
+    ctx.split = len(plan)
+    ctx.save_for_backward(x, weight, bias, *plan, *transposed)
 
 
 def _conv_backward(ctx: Any, grad: Tensor) -> tuple:
-    x, weight, *tensors = ctx.saved_tensors
-    pairs, groups = tensors[:3], ctx.groups
-    reverse = _reverse(pairs, tensors[3:], x.shape[0])
-    grad_x = grad_weight = grad_bias = None
-    if ctx.needs_input_grad[0]:
-        grad_x = ops.conv(
-            grad, _swap_channels(weight, groups), None, reverse, pairs, x.shape[0], groups
-        )
-    if ctx.needs_input_grad[1]:
-        grad_weight = ops.conv_weight_grad(x, grad, pairs, reverse, groups)
-    if ctx.has_bias and ctx.needs_input_grad[2]:
-        grad_bias = sum_rows(grad)
-    return grad_x, grad_weight, grad_bias, [None] * 3, [None] * (len(tensors) - 3), None, None
+    x, weight, bias, *lists = ctx.saved_tensors
+    plan, transposed = lists[: ctx.split], lists[ctx.split :]
+    found = _gradients(ctx, grad, x, weight, bias, plan, transposed, ctx.needs_input_grad)
+    return *found, [None] * len(plan), [None] * len(transposed), None, None, None
 
 
 def _setup_weight_grad(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, grad, pairs, transposed, ctx.groups = inputs
-    ctx.save_for_backward(x, grad, *pairs, *transposed)
+    x, grad, plan, transposed, ctx.groups, ctx.tf32 = inputs
+    ctx.split = len(plan)
+    ctx.save_for_backward(x, grad, *plan, *transposed)
 
 
 def _weight_grad_backward(ctx: Any, second: Tensor) -> tuple:
-    x, grad, *tensors = ctx.saved_tensors
-    pairs, groups = tensors[:3], ctx.groups
-    reverse = _reverse(pairs, tensors[3:], x.shape[0])
+    x, grad, *lists = ctx.saved_tensors
+    plan, transposed = lists[: ctx.split], lists[ctx.split :]
+    reverse = _reverse(plan, transposed, x.shape[0])
     by_x = by_grad = None
     if ctx.needs_input_grad[0]:
-        by_x = ops.conv(
-            grad, _swap_channels(second, groups), None, reverse, pairs, x.shape[0], groups
-        )
+        swapped = _swap_channels(second, ctx.groups)
+        by_x = ops.conv(grad, swapped, None, reverse, plan, x.shape[0], ctx.groups, ctx.tf32)
     if ctx.needs_input_grad[1]:
-        by_grad = ops.conv(x, second, None, pairs, reverse, grad.shape[0], groups)
-    return by_x, by_grad, [None] * 3, [None] * (len(tensors) - 3), None
+        rows = grad.shape[0]
+        by_grad = ops.conv(x, second, None, plan, reverse, rows, ctx.groups, ctx.tf32)
+    return by_x, by_grad, [None] * len(plan), [None] * len(transposed), None, None
 
 
 torch.library.register_autograd("perception::conv", _conv_backward, setup_context=_setup_conv)

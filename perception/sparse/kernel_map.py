@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from perception._native import ops
 from perception.sparse.ops import group_by
 
-__all__ = ["KernelMap", "kernel_map", "transpose_map"]
+__all__ = ["KernelMap", "TableMap", "kernel_map", "neighbor_table", "rank_taps", "transpose_map"]
 
 Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 class KernelMap:
-    """An immutable plan of a sparse product.
+    """An immutable plan of a sparse product, as lists of pairs.
 
     Attributes:
         pairs: ``in_rows [P] int32``, ``out_rows [P] int32``, ``tap_ptr [K + 1] int64``; the pairs of
@@ -23,16 +25,21 @@ class KernelMap:
             then the map read backwards is sorted too and the transposed map is free.
     """
 
-    __slots__ = ("_by_output", "_reverse", "monotone", "pairs")
+    __slots__ = ("_by_output", "_pairs", "_reverse", "monotone")
 
-    def __init__(self, pairs: Pairs, monotone: bool, reverse: Pairs | None = None):
-        self.pairs = pairs
+    def __init__(self, pairs: Pairs | None, monotone: bool, reverse: Pairs | None = None):
+        self._pairs = pairs
         self.monotone = monotone
-        if monotone:
+        if monotone and pairs is not None:
             in_rows, out_rows, tap_ptr = pairs
             reverse = (out_rows, in_rows, tap_ptr)
         self._reverse = reverse
         self._by_output: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def pairs(self) -> Pairs:
+        assert self._pairs is not None
+        return self._pairs
 
     @property
     def num_pairs(self) -> int:
@@ -56,6 +63,104 @@ class KernelMap:
                 order, ptr = group_by(self.pairs[1], num_out)
                 self._by_output = self.pairs[0][order.long()], ptr
         return self._by_output
+
+    def lists(self, num_in: int, learns: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """What the product operators take as ``map`` and ``transposed``.
+
+        Args:
+            learns: gradients will be asked for; otherwise ``transposed`` is left out.
+        """
+        return list(self.pairs), list(self.reverse(num_in)) if learns else []
+
+
+class TableMap(KernelMap):
+    """A plan on CUDA: the input row of every output row and tap, ``table [num_out, K] int32``, -1 for
+    none. Nothing of it asks the device for a size.
+
+    The product takes it in tiles: output rows with the same taps stand together, so that a tile
+    skips the taps that none of its rows has. See ``csrc/cuda/conv.cuh`` for their layout.
+
+    Args:
+        rank: place of each tap from the commonest (0) to the rarest (K - 1).
+        mirrored: a submanifold map: read backwards it is itself with the taps reversed.
+    """
+
+    __slots__ = ("_lists", "_opposite", "_raw_pairs", "_tiles", "mirrored", "rank", "table")
+
+    def __init__(self, table: Tensor, rank: tuple[int, ...], mirrored: bool):
+        super().__init__(None, False)
+        self.table = table
+        self.rank = rank
+        self.mirrored = mirrored
+        self._tiles: Pairs | None = None
+        self._raw_pairs: Pairs | None = None
+        self._opposite: TableMap | None = None
+        self._lists: tuple[list[Tensor], list[Tensor]] | None = None
+
+    @property
+    def pairs(self) -> Pairs:
+        if self._pairs is None:
+            with torch.inference_mode(False):
+                in_rows, out_rows, tap_ptr = self.raw_pairs
+                count = int(tap_ptr[-1])
+                self._pairs = in_rows[:count], out_rows[:count], tap_ptr
+        return self._pairs
+
+    @property
+    def raw_pairs(self) -> Pairs:
+        """`pairs` with unused memory behind the last pair, so that no size is asked for."""
+        if self._raw_pairs is None:
+            with torch.inference_mode(False):
+                self._raw_pairs = ops.table_pairs(self.table)
+        return self._raw_pairs
+
+    @property
+    def tiles(self) -> Pairs:
+        if self._tiles is None:
+            with torch.inference_mode(False):
+                self._tiles = ops.tile_table(self.table, self.rank)
+        return self._tiles
+
+    def reverse(self, num_in: int) -> Pairs:
+        return self.transposed(num_in).pairs
+
+    def transposed(self, num_in: int) -> TableMap:
+        if self._opposite is None:
+            with torch.inference_mode(False):
+                table = ops.transpose_table(self.table, num_in)
+                self._opposite = TableMap(table, self.rank, False)
+                self._opposite._opposite = self
+        return self._opposite
+
+    def lists(self, num_in: int, learns: bool) -> tuple[list[Tensor], list[Tensor]]:
+        if not learns:
+            return list(self.tiles), []
+        if self._lists is None:
+            in_rows, out_rows, tap_ptr = self.raw_pairs
+            self._lists = (
+                [*self.tiles, in_rows, out_rows, tap_ptr],
+                [*self._opposite_tiles(num_in), out_rows, in_rows, tap_ptr],
+            )
+        return self._lists
+
+    def _opposite_tiles(self, num_in: int) -> Pairs:
+        if not self.mirrored:
+            return self.transposed(num_in).tiles
+        rows, order, taps = self.tiles
+        with torch.inference_mode(False):
+            reversed_taps = taps.clone()
+            reversed_taps[0, 0] = 1  # the header of csrc/cuda/conv.cuh
+        return rows, order, reversed_taps
+
+
+@functools.lru_cache(maxsize=256)
+def rank_taps(offsets: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """Each tap's place from the commonest to the rarest: on surfaces the far corners are rarest."""
+    by_distance = sorted(range(len(offsets)), key=lambda k: sum(map(abs, offsets[k])))
+    rank = [0] * len(offsets)
+    for place, tap in enumerate(by_distance):
+        rank[tap] = place
+    return tuple(rank)
 
 
 def kernel_map(
@@ -119,3 +224,67 @@ def transpose_map_twin(in_rows: Tensor, out_rows: Tensor, tap_ptr: Tensor, num_i
 @torch.library.register_fake("perception::transpose_map")
 def _(in_rows: Tensor, out_rows: Tensor, tap_ptr: Tensor, num_in: int) -> Pairs:
     return torch.empty_like(in_rows), torch.empty_like(out_rows), torch.empty_like(tap_ptr)
+
+
+# -- tables, on CUDA ------------------------------------------------------------------------------
+
+
+def neighbor_table(
+    index: Tensor,
+    in_sites: Tensor,
+    out_sites: Tensor,
+    offsets: Tensor,
+    stride: tuple[int, ...],
+    symmetric: bool,
+) -> Tensor:
+    """The pairs of `kernel_map` as a table ``[num_out, K] int32`` of input rows, -1 for none.
+
+    Args:
+        symmetric: the sites are the same, the stride is 1 and tap K-1-k is opposite to tap k.
+    """
+    return ops.neighbor_table(index, in_sites, out_sites, offsets, list(stride), symmetric)
+
+
+def neighbor_table_twin(
+    in_sites: Tensor, out_sites: Tensor, offsets: Tensor, stride: tuple[int, ...]
+) -> Tensor:
+    in_rows, out_rows, tap_ptr = kernel_map_twin(in_sites, out_sites, offsets, stride)
+    tap = torch.repeat_interleave(torch.arange(len(offsets)), tap_ptr.diff())
+    table = in_rows.new_full((len(out_sites), len(offsets)), -1)
+    table[out_rows.long(), tap] = in_rows
+    return table
+
+
+@torch.library.register_fake("perception::neighbor_table")
+def _(
+    index: Tensor,
+    in_sites: Tensor,
+    out_sites: Tensor,
+    offsets: Tensor,
+    stride: list[int],
+    symmetric: bool,
+) -> Tensor:
+    return in_sites.new_empty(out_sites.shape[0], offsets.shape[0])
+
+
+@torch.library.register_fake("perception::transpose_table")
+def _(table: Tensor, num_in: int) -> Tensor:
+    return table.new_empty(num_in, table.shape[1])
+
+
+@torch.library.register_fake("perception::table_pairs")
+def _(table: Tensor) -> Pairs:
+    rows = table.new_empty(table.shape[0] * table.shape[1])
+    return rows, torch.empty_like(rows), table.new_empty(table.shape[1] + 1, dtype=torch.int64)
+
+
+@torch.library.register_fake("perception::tile_table")
+def _(table: Tensor, rank: list[int]) -> Pairs:
+    granules = (table.shape[0] + 63) // 64
+    granules = torch.sym_max(granules, 1)
+    taps = table.shape[1]
+    return (
+        table.new_empty(granules, taps, 64),
+        table.new_empty(granules * 64),
+        table.new_empty(1 + granules, (taps + 31) // 32),
+    )

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from perception._native import check_device
-from perception.sparse.kernel_map import KernelMap, kernel_map
+from perception.sparse.kernel_map import (
+    KernelMap,
+    TableMap,
+    kernel_map,
+    neighbor_table,
+    rank_taps,
+)
 from perception.sparse.ops import build_index, group_by, lookup, reach_sites, unique_sites
 
 __all__ = ["Sites"]
@@ -108,7 +114,7 @@ class Sites:
             stride,
             batch_size,
             is_sorted=bool(is_sorted),
-            index=None if is_sorted else index,
+            index=index if len(index) else None,
         )
 
     @property
@@ -129,7 +135,7 @@ class Sites:
         if self._is_sorted is None:
             index, info = build_index(self.coords, even_if_sorted=False)
             self._is_sorted = bool(info[1])
-            self._index = None if self._is_sorted else index
+            self._index = index if len(index) else None
         return self._is_sorted
 
     @property
@@ -222,12 +228,20 @@ class Sites:
         if found is not None:
             return found
         self._check_pair(out)
-        in_order = self.is_sorted and out.is_sorted
-        mirrored = symmetric and out is self and in_order and all(step == 1 for step in stride)
-        index = None if in_order else self.index
+        symmetric = symmetric and out is self and all(step == 1 for step in stride)
         with _plans_outlive_inference_mode():
-            pairs = kernel_map(index, self.coords, out.coords, offsets, stride, mirrored)
-        plan = KernelMap(pairs, monotone=in_order)
+            plan: KernelMap
+            if self.device.type == "cuda":
+                table = neighbor_table(
+                    self.index, self.coords, out.coords, offsets, stride, symmetric
+                )
+                plan = TableMap(table, rank_taps(key), symmetric)
+            else:
+                in_order = self.is_sorted and out.is_sorted
+                index = None if in_order else self.index
+                mirrored = symmetric and in_order
+                pairs = kernel_map(index, self.coords, out.coords, offsets, stride, mirrored)
+                plan = KernelMap(pairs, monotone=in_order)
         self._maps[relation, key, stride] = plan
         return plan
 
