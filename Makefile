@@ -2,12 +2,14 @@
 #   make demo     trains, evaluates and segments on the embedded street (INPUT=scan.bin: your scan)
 #   make test     runs the tests
 # TORCH names the torch to install where the environment has none, e.g. TORCH="torch==2.13.0".
+# With nvcc the CUDA library is built too; PERCEPTION_CUDA=OFF leaves it out, ON insists on it, and
+# PERCEPTION_CUDA_ARCHS="80-real;90a-real" names its architectures (csrc/cuda/library.cmake).
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-CPP    := $(wildcard csrc/*.cpp csrc/cpu/*.cpp csrc/cpu/*.h) csrc/CMakeLists.txt
+CPP    := csrc/CMakeLists.txt $(wildcard csrc/*.cpp $(foreach room,common cpu cuda,csrc/$(room)/*.*))
 
 .PHONY: demo test lint build clean
 demo: $(STAMP)
