@@ -1,0 +1,110 @@
+// The sparse product and its weight gradient on CUDA: checks, and the choice of the kernel.
+#include "cuda/conv.cuh"
+
+namespace perception {
+namespace {
+
+void check_floating(const Tensor& x, const char* op) {
+  const ScalarType t = x.scalar_type();
+  STD_TORCH_CHECK(t == ScalarType::Float || t == ScalarType::Double || t == ScalarType::Half || t == ScalarType::BFloat16, op,
+                  ": the dtype must be float32, float64, float16 or bfloat16");
+}
+
+Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
+            std::vector<Tensor> /*transposed: for the backward pass*/, int64_t num_out, int64_t groups, bool tf32) {
+  check_floating(x, "conv");
+  STD_TORCH_CHECK(x.dim() == 2 && weight.dim() == 3, "conv: x must be [N, Cin] and weight [K, Cin / groups, Cout]");
+  STD_TORCH_CHECK(map.size() == 3 || map.size() == 6, "conv: a map on CUDA is [rows, order, taps], pairs behind them");
+  const int64_t taps = weight.size(0), cin = x.size(1), cout = weight.size(2);
+  STD_TORCH_CHECK(groups > 0 && weight.size(1) * groups == cin && cout % groups == 0,
+                  "conv: x has ", cin, " channels and weight takes ", weight.size(1), " x ", groups, " groups");
+  STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type() && (!bias || bias->scalar_type() == x.scalar_type()),
+                  "conv: x, weight and bias differ in dtype");
+  STD_TORCH_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == cout), "conv: bias must be [Cout]");
+  const Tensor &rows = map[0], &order = map[1], &bits = map[2];
+  const int64_t granules = rows.size(0), words = bits.size(1);
+  STD_TORCH_CHECK(rows.dim() == 3 && rows.size(1) == taps && rows.size(2) == kGranule &&
+                      order.numel() == granules * kGranule && bits.size(0) == granules + 1 && words == ceil_div(taps, 32),
+                  "conv: the map does not fit the weight, which has ", taps, " taps");
+  STD_TORCH_CHECK(num_out <= order.numel() && order.numel() < num_out + (num_out ? kGranule : kGranule + 1),
+                  "conv: the map has ", order.numel(), " slots for ", num_out, " outputs");
+  for (const Tensor* t : {&weight, &rows, &order, &bits}) check_same_device(x, *t, "conv");
+  if (bias) check_same_device(x, *bias, "conv");
+
+  const Device device(x);
+  const Tensor x_c = torch::stable::contiguous(x), weight_c = torch::stable::contiguous(weight);
+  std::optional<Tensor> bias_c;
+  if (bias) bias_c = torch::stable::contiguous(*bias);
+  Tensor out = empty_like_device(x, {num_out, cout}, x.scalar_type());
+  if (num_out == 0 || cout == 0) return out;
+  ConvArgs args;
+  args.dtype = x.scalar_type();
+  args.x = x_c.data_ptr();
+  args.weight = weight_c.data_ptr();
+  args.bias = bias_c ? bias_c->data_ptr() : nullptr;
+  args.out = out.data_ptr();
+  args.num_in = x.size(0);
+  args.num_out = num_out;
+  args.cin = static_cast<int>(cin);
+  args.cout = static_cast<int>(cout);
+  args.groups = static_cast<int>(groups);
+  args.num_taps = static_cast<int>(taps);
+  args.rows = rows.const_data_ptr<int32_t>();
+  args.order = order.const_data_ptr<int32_t>();
+  args.taps = bits.const_data_ptr<int32_t>();
+  args.granules = granules;
+  args.words = static_cast<int>(words);
+  args.tf32 = tf32;
+  args.stream = device.stream();
+  if (!conv_wgmma(args)) conv_mma(args);
+  return out;
+}
+
+Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor> map,
+                        std::vector<Tensor> /*transposed: for the backward pass*/, int64_t groups, bool tf32) {
+  check_floating(x, "conv_weight_grad");
+  STD_TORCH_CHECK(x.dim() == 2 && grad.dim() == 2 && x.scalar_type() == grad.scalar_type(),
+                  "conv_weight_grad: x must be [N, Cin] and grad [M, Cout], of one dtype");
+  STD_TORCH_CHECK(map.size() == 6, "conv_weight_grad: the map has no pairs; ask for them with lists(learns=True)");
+  const int64_t cin = x.size(1), cout = grad.size(1);
+  STD_TORCH_CHECK(groups > 0 && cin % groups == 0 && cout % groups == 0, "conv_weight_grad: groups divide no channels");
+  const Tensor &in_rows = map[3], &out_rows = map[4], &tap_ptr = map[5];
+  check_rows(in_rows, "conv_weight_grad", "in_rows");
+  check_rows(out_rows, "conv_weight_grad", "out_rows");
+  check_ptr(tap_ptr, "conv_weight_grad");
+  for (const Tensor* t : {&grad, &in_rows, &out_rows, &tap_ptr}) check_same_device(x, *t, "conv_weight_grad");
+
+  const Device device(x);
+  const Tensor x_c = torch::stable::contiguous(x), grad_c = torch::stable::contiguous(grad);
+  const int64_t taps = tap_ptr.size(0) - 1;
+  Tensor dw = empty_like_device(x, {taps, cin / groups, cout}, x.scalar_type());
+  if (dw.numel() == 0) return dw;
+  WeightGradArgs args;
+  args.dtype = x.scalar_type();
+  args.x = x_c.data_ptr();
+  args.grad = grad_c.data_ptr();
+  args.dw = dw.data_ptr();
+  args.num_in = x.size(0);
+  args.num_out = grad.size(0);
+  args.cin = static_cast<int>(cin);
+  args.cout = static_cast<int>(cout);
+  args.groups = static_cast<int>(groups);
+  args.num_taps = static_cast<int>(taps);
+  args.in_rows = in_rows.const_data_ptr<int32_t>();
+  args.out_rows = out_rows.const_data_ptr<int32_t>();
+  args.tap_ptr = tap_ptr.const_data_ptr<int64_t>();
+  args.most_pairs = in_rows.size(0);
+  args.tf32 = tf32;
+  args.like = &x_c;
+  args.stream = device.stream();
+  if (!conv_weight_grad_wgmma(args)) conv_weight_grad_mma(args);
+  return dw;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(perception, CUDA, m) {
+  m.impl("conv", TORCH_BOX(&conv));
+  m.impl("conv_weight_grad", TORCH_BOX(&conv_weight_grad));
+}
+
+}  // namespace
+}  // namespace perception
