@@ -1,0 +1,443 @@
+// Kernel maps as tables: row o of a table [num_out, K] holds, for every tap k, the input row whose site
+// is stride * out_site + offset[k], or -1.
+//
+// neighbor_table: a thread has an output and walks runs of taps that differ on the last axis only; a run
+// costs one slot of the index, two where it leaves a group of 32 keys. A block's part of the table is
+// put together in shared memory and written in one stream. The symmetric half is probed too: writing
+// mirrored entries to scattered rows would cost more than the probes that it saves.
+// Limit: the table is written once, 4 K bytes an output.
+// table_pairs: counts of (tap, tile of rows), their sum, and the tiles once more to write the pairs.
+#include "cuda/index.cuh"
+
+#include <cub/device/device_radix_sort.cuh>
+#include <cub/device/device_scan.cuh>
+
+#include <algorithm>
+
+namespace perception {
+namespace {
+
+// -- neighbor_table ---------------------------------------------------------------------------------
+
+constexpr int kProbeRows = 64, kProbeSplit = 3, kProbeThreads = kProbeRows * kProbeSplit;
+constexpr int kProbeTaps = 127;  // of one block; odd, so that lanes write to different banks
+
+struct Steps {
+  int64_t by[kMaxColumns];  // the batch has 1
+};
+
+struct ProbeArgs {
+  const int64_t* index;
+  int log2;
+  const int32_t* in_sites;
+  const int32_t* out_sites;
+  int64_t num_out;
+  const int32_t* offsets;
+  int taps, chunk;  // of the table, of a block
+  Steps steps;
+  int32_t* table;
+};
+
+// In shared memory: deltas [chunk] (8 bytes), tile [kProbeRows, width], offsets [chunk, D], runs [chunk + 1].
+constexpr int64_t probe_shared_bytes(int chunk, int dim) {
+  return chunk * 8 + (static_cast<int64_t>(kProbeRows) * (chunk | 1) + chunk * dim + chunk + 1) * 4;
+}
+
+template <int C>
+__global__ void __launch_bounds__(kProbeThreads) probe_kernel(const __grid_constant__ ProbeArgs args) {
+  constexpr int D = C - 1;
+  using View = IndexView<C>;
+  extern __shared__ unsigned long long shared[];
+  __shared__ int num_runs;
+  const int chunk = args.chunk, width = chunk | 1;
+  unsigned long long* const deltas = shared;
+  int32_t* const tile = reinterpret_cast<int32_t*>(deltas + chunk);
+  int32_t* const offsets = tile + kProbeRows * width;
+  int32_t* const runs = offsets + chunk * D;
+
+  const View view(args.index, args.log2, args.in_sites);
+  const int64_t first_tap = static_cast<int64_t>(blockIdx.y) * chunk;
+  const int taps = static_cast<int>(min(static_cast<int64_t>(chunk), args.taps - first_tap));
+  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kProbeRows;
+  const int rows = static_cast<int>(min(static_cast<int64_t>(kProbeRows), args.num_out - first_row));
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+
+  // The output's place at displacement zero, relative to the inputs' least coordinates, and its key.
+  // Keys are summed modulo 2^64: right whenever all columns are inside.
+  const int row = threadIdx.x % kProbeRows;
+  int64_t place[C];
+  unsigned long long home = 0;
+#pragma unroll
+  for (int c = 0; c < C; ++c) {
+    const int64_t v = row < rows ? __ldg(args.out_sites + (first_row + row) * C + c) : 0;
+    place[c] = v * args.steps.by[c] - view.lo[c];
+    home += static_cast<unsigned long long>(place[c]) << view.shift[c];
+  }
+  for (int t = threadIdx.x; t < taps; t += kProbeThreads) {
+    unsigned long long delta = 0;
+#pragma unroll
+    for (int d = 0; d < D; ++d) {
+      const int32_t v = __ldg(args.offsets + (first_tap + t) * D + d);
+      offsets[t * D + d] = v;
+      delta += static_cast<unsigned long long>(static_cast<int64_t>(v)) << view.shift[d + 1];
+    }
+    deltas[t] = delta;
+  }
+  __syncthreads();
+  if (warp == 0) {
+    int found = 0;
+    for (int begin = 0; begin < taps; begin += 32) {
+      const int t = begin + lane;
+      bool starts = t == 0;
+      if (t > 0 && t < taps)
+#pragma unroll
+        for (int d = 0; d < D - 1; ++d) starts |= offsets[t * D + d] != offsets[(t - 1) * D + d];
+      const uint32_t all = __ballot_sync(~0u, starts);
+      if (starts) runs[found + __popc(all & ((1u << lane) - 1))] = t;
+      found += __popc(all);
+    }
+    if (lane == 0) {
+      runs[found] = taps;
+      num_runs = found;
+    }
+  }
+  __syncthreads();
+
+  const bool near = row < rows && within(place[0], view.range[0]);
+  const int32_t* const last_axis = offsets + D - 1;
+  for (int run = threadIdx.x / kProbeRows; run < num_runs; run += kProbeSplit) {
+    const int begin = runs[run], end = runs[run + 1];
+    bool inside = near;
+#pragma unroll
+    for (int c = 1; c < C - 1; ++c) inside &= within(place[c] + offsets[begin * D + c - 1], view.range[c]);
+    unsigned long long group = kEmptySlot, found = kEmptySlot;
+    for (int t = begin; t < end; ++t) {
+      const int64_t last = place[C - 1] + last_axis[t * D];
+      int32_t from = -1;
+      if (inside && within(last, view.range[C - 1])) {
+        const unsigned long long key = home + deltas[t];
+        if (view.kind == View::kGroups) {
+          if (key >> 5 != group) {
+            group = key >> 5;
+            found = view.find_group(group);
+          }
+          from = View::row_in_group(found, key);
+        } else if (view.kind == View::kKeys) {
+          from = view.find_key(key);
+        } else {
+          int64_t query[C];
+          query[0] = place[0];
+#pragma unroll
+          for (int c = 1; c < C; ++c) query[c] = place[c] + offsets[t * D + c - 1];
+          from = view.find_row(query);
+        }
+      }
+      tile[row * width + t] = from;
+    }
+  }
+  __syncthreads();
+
+  int32_t* const to = args.table + first_row * args.taps + first_tap;
+  if (width == args.taps) {  // the tile is a piece of the table
+    for (int i = threadIdx.x; i < rows * width; i += kProbeThreads) to[i] = tile[i];
+  } else {
+    for (int r = warp; r < rows; r += kProbeThreads / 32)
+      for (int t = lane; t < taps; t += 32) to[static_cast<int64_t>(r) * args.taps + t] = tile[r * width + t];
+  }
+}
+
+Tensor make_table(const Tensor& index, const Tensor& in_sites, const Tensor& out_sites, const Tensor& offsets,
+                  const std::vector<int64_t>& stride, cudaStream_t stream) {
+  const int64_t taps = offsets.size(0), columns = in_sites.size(1), num_out = out_sites.size(0);
+  Tensor table = empty_like_device(out_sites, {num_out, taps}, ScalarType::Int);
+  if (num_out == 0 || taps == 0) return table;
+  const int64_t chunks = ceil_div(taps, kProbeTaps);
+  const int chunk = static_cast<int>(chunks == 1 ? taps : ceil_div(taps, chunks) | 1);
+  ProbeArgs args{index.const_data_ptr<int64_t>(),
+                 index_log2(index, "neighbor_table"),
+                 in_sites.const_data_ptr<int32_t>(),
+                 out_sites.const_data_ptr<int32_t>(),
+                 num_out,
+                 offsets.const_data_ptr<int32_t>(),
+                 static_cast<int>(taps),
+                 chunk,
+                 {},
+                 table.mutable_data_ptr<int32_t>()};
+  args.steps.by[0] = 1;
+  for (int64_t c = 1; c < columns; ++c) args.steps.by[c] = stride[c - 1];
+  const dim3 grid(static_cast<unsigned>(ceil_div(num_out, kProbeRows)), static_cast<unsigned>(ceil_div(taps, chunk)));
+  dispatch_columns(columns, [&](auto constant) {
+    constexpr int C = constant.value;
+    static_assert(probe_shared_bytes(kProbeTaps, C - 1) <= 47 << 10, "more shared memory than a block has by default");
+    probe_kernel<C><<<grid, kProbeThreads, probe_shared_bytes(chunk, C - 1), stream>>>(args);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+  return table;
+}
+
+void check_map(const Tensor& in_sites, const Tensor& out_sites, const Tensor& offsets, const std::vector<int64_t>& stride,
+               const char* op) {
+  check_sites(in_sites, op, "in_sites");
+  check_sites(out_sites, op, "out_sites");
+  const int64_t dim = in_sites.size(1) - 1;
+  STD_TORCH_CHECK(offsets.dim() == 2 && offsets.size(1) == dim && out_sites.size(1) == dim + 1 &&
+                      static_cast<int64_t>(stride.size()) == dim,
+                  op, ": sites, offsets and stride have different numbers of axes");
+  STD_TORCH_CHECK(offsets.scalar_type() == ScalarType::Int, op, ": offsets must be int32");
+  STD_TORCH_CHECK(offsets.size(0) <= 1 << 20, op, ": more than 2^20 taps");
+  check_same_device(in_sites, out_sites, op);
+  check_same_device(in_sites, offsets, op);
+}
+
+Tensor neighbor_table(const Tensor& index, const Tensor& in_sites, const Tensor& out_sites, const Tensor& offsets,
+                      std::vector<int64_t> stride, bool /*symmetric*/) {
+  check_map(in_sites, out_sites, offsets, stride, "neighbor_table");
+  check_same_device(index, in_sites, "neighbor_table");
+  const Device device(in_sites);
+  return make_table(index, torch::stable::contiguous(in_sites), torch::stable::contiguous(out_sites),
+                    torch::stable::contiguous(offsets), stride, device.stream());
+}
+
+// -- transpose_table --------------------------------------------------------------------------------
+
+constexpr int kScatterRows = 32, kScatterThreads = 256;
+
+__global__ void __launch_bounds__(kScatterThreads)
+    scatter_kernel(const int32_t* __restrict__ table, int64_t num_out, int taps, int32_t* transposed) {
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kScatterRows;
+  const int rows = static_cast<int>(min(static_cast<int64_t>(kScatterRows), num_out - first));
+  const int32_t* const from = table + first * taps;
+  for (uint32_t i = threadIdx.x; i < static_cast<uint32_t>(rows) * taps; i += kScatterThreads) {
+    const int32_t to = __ldg(from + i);
+    const uint32_t row = i / taps, tap = i - row * taps;
+    if (to >= 0) transposed[static_cast<int64_t>(to) * taps + tap] = static_cast<int32_t>(first + row);
+  }
+}
+
+void check_table(const Tensor& table, const char* op) {
+  STD_TORCH_CHECK(table.dim() == 2 && table.scalar_type() == ScalarType::Int, op, ": table must be int32 [num_out, K]");
+  STD_TORCH_CHECK(table.size(0) <= kMaxRows && table.size(1) <= 1 << 20, op, ": table is too large");
+}
+
+Tensor transpose_table(const Tensor& table, int64_t num_in) {
+  check_table(table, "transpose_table");
+  STD_TORCH_CHECK(num_in >= 0 && num_in <= kMaxRows, "transpose_table: num_in is out of range");
+  const Device device(table);
+  const Tensor from = torch::stable::contiguous(table);
+  const int64_t num_out = table.size(0), taps = table.size(1);
+  Tensor transposed = empty_like_device(table, {num_in, taps}, ScalarType::Int);
+  if (num_in == 0 || taps == 0) return transposed;
+  int32_t* to = transposed.mutable_data_ptr<int32_t>();
+  STD_CUDA_CHECK(cudaMemsetAsync(to, 0xff, num_in * taps * sizeof(int32_t), device.stream()));
+  if (num_out == 0) return transposed;
+  scatter_kernel<<<static_cast<unsigned>(ceil_div(num_out, kScatterRows)), kScatterThreads, 0, device.stream()>>>(
+      from.const_data_ptr<int32_t>(), num_out, static_cast<int>(taps), to);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return transposed;
+}
+
+// -- table_pairs ------------------------------------------------------------------------------------
+
+constexpr int kPairRows = 128, kPairTaps = 64, kPairThreads = 256;
+
+struct PairArgs {
+  const int32_t* table;
+  int64_t num_out;
+  int taps;
+  int64_t tiles;   // of kPairRows rows
+  int64_t* place;  // [K, tiles] and one more: counts, then where each tile's pairs begin
+  int32_t* in_rows;
+  int32_t* out_rows;
+  int64_t* tap_ptr;
+};
+
+template <bool kWrite>
+__global__ void __launch_bounds__(kPairThreads) pair_kernel(const __grid_constant__ PairArgs args) {
+  extern __shared__ int32_t tile[];
+  const int64_t first_tap = static_cast<int64_t>(blockIdx.y) * kPairTaps;
+  const int taps = static_cast<int>(min(static_cast<int64_t>(kPairTaps), args.taps - first_tap)), width = taps | 1;
+  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kPairRows;
+  const int rows = static_cast<int>(min(static_cast<int64_t>(kPairRows), args.num_out - first_row));
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int32_t* const from = args.table + first_row * args.taps + first_tap;
+  if (width == args.taps) {
+    for (int i = threadIdx.x; i < rows * width; i += kPairThreads) tile[i] = __ldg(from + i);
+  } else {
+    for (int r = warp; r < rows; r += kPairThreads / 32)
+      for (int t = lane; t < taps; t += 32) tile[r * width + t] = __ldg(from + static_cast<int64_t>(r) * args.taps + t);
+  }
+  if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
+    if (kWrite)
+      args.tap_ptr[args.taps] = args.place[args.taps * args.tiles];
+    else
+      args.place[args.taps * args.tiles] = 0;
+  }
+  __syncthreads();
+  for (int t = warp; t < taps; t += kPairThreads / 32) {
+    int64_t* const place = args.place + (first_tap + t) * args.tiles + blockIdx.x;
+    int64_t at = kWrite ? *place : 0;
+    if (kWrite && blockIdx.x == 0 && lane == 0) args.tap_ptr[first_tap + t] = at;
+    for (int begin = 0; begin < rows; begin += 32) {
+      const int r = begin + lane;
+      const int32_t in = r < rows ? tile[r * width + t] : -1;
+      const uint32_t all = __ballot_sync(~0u, in >= 0);
+      if (kWrite && in >= 0) {
+        const int64_t to = at + __popc(all & ((1u << lane) - 1));
+        args.in_rows[to] = in;
+        args.out_rows[to] = static_cast<int32_t>(first_row + r);
+      }
+      at += __popc(all);
+    }
+    if (!kWrite && lane == 0) *place = at;
+  }
+}
+
+// The pairs of a table: counted at once, written when there is memory for them.
+class Pairs {
+ public:
+  Pairs(const Tensor& table, cudaStream_t stream)
+      : table_(torch::stable::contiguous(table)), stream_(stream), tiles_(std::max<int64_t>(ceil_div(table.size(0), kPairRows), 1)),
+        place_(empty_like_device(table, {table.size(1) * tiles_ + 1}, ScalarType::Long)) {
+    launch<false>(nullptr, nullptr, nullptr);
+    int64_t* place = place_.mutable_data_ptr<int64_t>();
+    size_t bytes = 0;
+    STD_CUDA_CHECK(cub::DeviceScan::ExclusiveSum(nullptr, bytes, place, place, place_.size(0), stream_));
+    Tensor scratch = empty_like_device(table, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
+    STD_CUDA_CHECK(cub::DeviceScan::ExclusiveSum(scratch.mutable_data_ptr(), bytes, place, place, place_.size(0), stream_));
+  }
+
+  // Asks the device.
+  int64_t total() const {
+    int64_t pairs = 0;
+    STD_CUDA_CHECK(cudaMemcpyAsync(&pairs, place_.const_data_ptr<int64_t>() + place_.size(0) - 1, sizeof(pairs),
+                                   cudaMemcpyDeviceToHost, stream_));
+    STD_CUDA_CHECK(cudaStreamSynchronize(stream_));
+    return pairs;
+  }
+
+  std::tuple<Tensor, Tensor, Tensor> write(int64_t capacity) {
+    Tensor in_rows = empty_like_device(table_, {capacity}, ScalarType::Int);
+    Tensor out_rows = empty_like_device(table_, {capacity}, ScalarType::Int);
+    Tensor tap_ptr = empty_like_device(table_, {table_.size(1) + 1}, ScalarType::Long);
+    launch<true>(in_rows.mutable_data_ptr<int32_t>(), out_rows.mutable_data_ptr<int32_t>(),
+                 tap_ptr.mutable_data_ptr<int64_t>());
+    return {in_rows, out_rows, tap_ptr};
+  }
+
+ private:
+  template <bool kWrite>
+  void launch(int32_t* in_rows, int32_t* out_rows, int64_t* tap_ptr) {
+    const int taps = static_cast<int>(table_.size(1));
+    const PairArgs args{table_.const_data_ptr<int32_t>(), table_.size(0), taps,    tiles_,
+                        place_.mutable_data_ptr<int64_t>(), in_rows,        out_rows, tap_ptr};
+    const dim3 grid(static_cast<unsigned>(tiles_), static_cast<unsigned>(std::max<int64_t>(ceil_div(taps, kPairTaps), 1)));
+    const int bytes = kPairRows * (std::min(taps, kPairTaps) | 1) * 4;
+    pair_kernel<kWrite><<<grid, kPairThreads, bytes, stream_>>>(args);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+  Tensor table_;
+  cudaStream_t stream_;
+  int64_t tiles_;
+  Tensor place_;
+};
+
+using Map = std::tuple<Tensor, Tensor, Tensor>;
+
+Map table_pairs(const Tensor& table) {
+  check_table(table, "table_pairs");
+  const Device device(table);
+  return Pairs(table, device.stream()).write(table.size(0) * table.size(1));
+}
+
+// -- kernel_map, transpose_map ----------------------------------------------------------------------
+
+Map kernel_map(const std::optional<Tensor>& given_index, const Tensor& in_sites, const Tensor& out_sites,
+               const Tensor& offsets, std::vector<int64_t> stride, bool /*symmetric*/) {
+  check_map(in_sites, out_sites, offsets, stride, "kernel_map");
+  if (given_index) check_same_device(*given_index, in_sites, "kernel_map");
+  const Device device(in_sites);
+  const Tensor in_c = torch::stable::contiguous(in_sites);
+  const Tensor index = given_index ? *given_index : std::get<0>(make_index(in_c));
+  Pairs pairs(make_table(index, in_c, torch::stable::contiguous(out_sites), torch::stable::contiguous(offsets), stride,
+                         device.stream()),
+              device.stream());
+  return pairs.write(pairs.total());
+}
+
+constexpr int kKeyThreads = 256;
+
+// tap * num_in + in_row; pairs behind the last tap get the largest key.
+__global__ void __launch_bounds__(kKeyThreads)
+    transposed_keys_kernel(const int32_t* in_rows, int64_t pairs, const int64_t* tap_ptr, int64_t taps, int64_t num_in,
+                           uint64_t* keys) {
+  const int64_t p = static_cast<int64_t>(blockIdx.x) * kKeyThreads + threadIdx.x;
+  if (p >= pairs) return;
+  int64_t low = 0, high = taps;  // the first tap that ends behind p
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (__ldg(tap_ptr + middle + 1) > p)
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  keys[p] = static_cast<uint64_t>(low * num_in + (low < taps ? in_rows[p] : 0));
+}
+
+__global__ void __launch_bounds__(kKeyThreads)
+    transposed_rows_kernel(const uint64_t* keys, int64_t pairs, int64_t num_in, int32_t* out_rows) {
+  const int64_t p = static_cast<int64_t>(blockIdx.x) * kKeyThreads + threadIdx.x;
+  if (p < pairs) out_rows[p] = static_cast<int32_t>(keys[p] % static_cast<uint64_t>(num_in));
+}
+
+// The same pairs with input and output exchanged, sorted by the new output within each tap.
+Map transpose_map(const Tensor& in_rows, const Tensor& out_rows, const Tensor& tap_ptr, int64_t num_in) {
+  check_rows(in_rows, "transpose_map", "in_rows");
+  check_rows(out_rows, "transpose_map", "out_rows");
+  check_ptr(tap_ptr, "transpose_map");
+  STD_TORCH_CHECK(in_rows.size(0) == out_rows.size(0), "transpose_map: in_rows and out_rows have different lengths");
+  STD_TORCH_CHECK(num_in >= 0 && num_in <= kMaxRows, "transpose_map: num_in is out of range");
+  check_same_device(in_rows, out_rows, "transpose_map");
+  check_same_device(in_rows, tap_ptr, "transpose_map");
+  const Device device(in_rows);
+  const cudaStream_t stream = device.stream();
+  const Tensor in_c = torch::stable::contiguous(in_rows), out_c = torch::stable::contiguous(out_rows);
+  const Tensor ptr_c = torch::stable::contiguous(tap_ptr);
+  const int64_t pairs = in_rows.size(0), taps = tap_ptr.size(0) - 1;
+  Tensor new_in = empty_like_device(in_rows, {pairs}, ScalarType::Int);
+  Tensor new_out = empty_like_device(in_rows, {pairs}, ScalarType::Int);
+  if (pairs == 0 || num_in == 0) return {new_in, new_out, torch::stable::clone(ptr_c)};
+  Tensor keys = empty_like_device(in_rows, {pairs}, ScalarType::Long);
+  Tensor sorted = empty_like_device(in_rows, {pairs}, ScalarType::Long);
+  uint64_t* keys_at = reinterpret_cast<uint64_t*>(keys.mutable_data_ptr<int64_t>());
+  uint64_t* sorted_at = reinterpret_cast<uint64_t*>(sorted.mutable_data_ptr<int64_t>());
+  const int32_t* values = out_c.const_data_ptr<int32_t>();
+  int32_t* to_in = new_in.mutable_data_ptr<int32_t>();
+  int bits = 1;
+  while ((taps * num_in) >> bits) ++bits;
+  const unsigned blocks = static_cast<unsigned>(ceil_div(pairs, kKeyThreads));
+  transposed_keys_kernel<<<blocks, kKeyThreads, 0, stream>>>(in_c.const_data_ptr<int32_t>(), pairs,
+                                                             ptr_c.const_data_ptr<int64_t>(), taps, num_in, keys_at);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  size_t bytes = 0;
+  STD_CUDA_CHECK(
+      cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys_at, sorted_at, values, to_in, pairs, 0, bits, stream));
+  Tensor scratch = empty_like_device(in_rows, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
+  STD_CUDA_CHECK(cub::DeviceRadixSort::SortPairs(scratch.mutable_data_ptr(), bytes, keys_at, sorted_at, values, to_in,
+                                                 pairs, 0, bits, stream));
+  transposed_rows_kernel<<<blocks, kKeyThreads, 0, stream>>>(sorted_at, pairs, num_in, new_out.mutable_data_ptr<int32_t>());
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return {new_in, new_out, torch::stable::clone(ptr_c)};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(perception, CUDA, m) {
+  m.impl("neighbor_table", TORCH_BOX(&neighbor_table));
+  m.impl("transpose_table", TORCH_BOX(&transpose_table));
+  m.impl("table_pairs", TORCH_BOX(&table_pairs));
+  m.impl("kernel_map", TORCH_BOX(&kernel_map));
+  m.impl("transpose_map", TORCH_BOX(&transpose_map));
+}
+
+}  // namespace perception
