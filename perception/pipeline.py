@@ -20,7 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from perception import models
+from perception import _native, models
 from perception.datasets.encode import Encoder
 from perception.geometry import Boxes3D
 from perception.io import FormatError, PointCloud, checkpoint, read, write, write_labels
@@ -319,21 +319,11 @@ def find_device(name: str) -> torch.device:
     """
     if name not in ("auto", "cpu") and not name.startswith("cuda"):
         raise ValueError(f"device {name!r} is unknown; use auto, cpu or cuda")
-    usable = torch.cuda.is_available() and engine_has_cuda()
     if name == "auto":
-        return torch.device("cuda" if usable else "cpu")
-    if name != "cpu" and not usable:
-        there = torch.cuda.is_available()
-        why = "the engine has no CUDA operators" if there else "PyTorch sees no CUDA device"
-        raise ValueError(
-            f"device {name!r} cannot be used: {why}; use cpu, or see perception doctor"
-        )
+        return torch.device("cuda" if _native.supports("cuda") else "cpu")
+    if name != "cpu" and not _native.supports("cuda"):
+        raise ValueError(f"device {name!r} cannot be used: {_native.cuda_problem()}; or use cpu")
     return torch.device(name)
-
-
-def engine_has_cuda() -> bool:
-    """Whether the engine's operators run on CUDA devices."""
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key("perception::build_index", "CUDA"))
 
 
 def _check_widths(net: nn.Module, encoder: Encoder, classes: int) -> None:

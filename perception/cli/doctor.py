@@ -87,48 +87,72 @@ def _engine() -> Iterator[Finding]:
     except ImportError as error:
         yield Finding("bad", "engine", " ".join(str(error).split()))
         return
+    detail = f"native library {_native.library_path().name} ({_native.instruction_set()})"
+    yield _small_problem("engine", detail, "cpu")
+
+
+def _small_problem(what: str, detail: str, device: str) -> Finding:
+    """A convolution of a full grid on a device, which torch can do too."""
     import torch
 
     from perception import SparseTensor
     from perception.nn import Conv
 
-    detail = f"native library {_native.library_path().name} ({_native.instruction_set()})"
     cells = torch.cartesian_prod(*[torch.arange(4)] * 3).int()
     coords = torch.cat([torch.zeros(64, 1, dtype=torch.int32), cells], 1)
     conv = Conv(2, 3)
     features = torch.randn(64, 2)
     with torch.no_grad():
-        x = SparseTensor(features, coords)
-        sparse = conv(x).features
         kernel = conv.weight.reshape(3, 3, 3, 2, 3).permute(4, 3, 0, 1, 2)
         grid = features.reshape(4, 4, 4, 2).permute(3, 0, 1, 2)[None]
         dense = torch.nn.functional.conv3d(grid, kernel, conv.bias, padding=1)
-        gap = float((sparse - dense[0].permute(1, 2, 3, 0).reshape(64, 3)).abs().max())
+        expected = dense[0].permute(1, 2, 3, 0).reshape(64, 3)
+        try:
+            x = SparseTensor(features.to(device), coords.to(device))
+            found = conv.to(device)(x).features.cpu()
+        except (RuntimeError, ValueError) as error:
+            return Finding("bad", what, f"{detail}; fails: {str(error).strip().splitlines()[0]}")
+        gap = float((found - expected).abs().max())
     if gap < 1e-4:
-        yield Finding("ok", "engine", f"{detail}; agrees with a dense convolution to {gap:.0e}")
-    else:
-        wrong = f"{detail} is wrong by {gap:.2g}; build it again with `pip install .`"
-        yield Finding("bad", "engine", wrong)
+        return Finding("ok", what, f"{detail}; agrees with a dense convolution to {gap:.0e}")
+    wrong = f"{detail} is wrong by {gap:.2g}; build it again with `pip install .`"
+    return Finding("bad", what, wrong)
 
 
 def _cuda() -> Iterator[Finding]:
+    """The CUDA library, and whether it works on each GPU."""
     import torch
 
-    if not torch.cuda.is_available():
-        built = torch.version.cuda
-        why = "no device or driver" if built else "this torch is built for the CPU"
-        yield Finding("note", "cuda", f"not used: {why}; everything runs on the CPU")
-        return
-    from perception.pipeline import engine_has_cuda
-
+    try:
+        from perception import _native
+    except ImportError:
+        return  # the line about the engine says so
+    build = _native.cuda_build()
+    if build is not None:
+        yield Finding(
+            "ok",
+            "cuda",
+            f"library built by CUDA {build.toolkit} for {', '.join(build.architectures)}",
+        )
+    elif _native.library_path("cuda").is_file():
+        yield Finding("ok", "cuda", "library built")
+    else:
+        yield Finding("note", "cuda", "library not built")
+    if _native.cuda_problem():
+        failed = torch.cuda.is_available() and _native.library_path("cuda").is_file()
+        detail = f"not used, {_native.cuda_problem()}; everything runs on the CPU"
+        yield Finding("bad" if failed else "note", "cuda", detail)
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        memory = properties.total_memory / 2**30
-        name = f"{properties.name}, sm_{properties.major}{properties.minor}, {memory:.0f} GiB"
-        if engine_has_cuda():
-            yield Finding("ok", "cuda", name)
+        memory, driver = properties.total_memory / 2**30, _native.cuda_of_driver()
+        name = (
+            f"{properties.name}, sm_{properties.major}{properties.minor}, {memory:.0f} GiB, "
+            f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}"
+        )
+        if _native.supports("cuda"):
+            yield _small_problem(f"cuda:{index}", name, f"cuda:{index}")
         else:
-            yield Finding("note", "cuda", f"{name}; not used: the engine has no CUDA operators")
+            yield Finding("note", f"cuda:{index}", f"{name}; not used")
 
 
 def _models() -> Finding:

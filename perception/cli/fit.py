@@ -19,11 +19,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from perception._native import cuda_problem, supports
 from perception.tasks import ModelExport, PredictionWriter
 
 VERBS = ("fit", "validate", "test", "predict")
@@ -110,6 +112,12 @@ class FitCLI(LightningCLI):
         fitting = self.subcommand == "fit"
         quick = bool(settings.get("fast_dev_run"))
 
+        if (
+            settings.get("accelerator") == "auto"
+        ):  # Lightning would take a GPU that the engine cannot use
+            kwargs["accelerator"] = "cuda" if supports("cuda") else "cpu"
+            if torch.cuda.is_available() and not supports("cuda"):
+                warnings.warn(f"runs on the CPU: {cuda_problem()}", stacklevel=2)
         if settings.get("logger") is None:
             loggers: list[Logger] = [CSVLogger(root, name="csv")]
             if fitting:
