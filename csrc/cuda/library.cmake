@@ -67,6 +67,7 @@ add_library(perception_cuda MODULE
   cuda/conv_mma.cu
   cuda/conv_wgmma.cu
   cuda/group_by.cu
+  cuda/hopper.cu
   cuda/index.cu
   cuda/kernel_map.cu
   cuda/normalization.cu
