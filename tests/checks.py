@@ -1,13 +1,17 @@
 """Random clouds for tests, and comparisons of the engine with the oracle.
 
 ``check_*`` run a layer forward and backward and compare output sites, outputs and every gradient
-with ``oracle``; they return the output. All randomness is seeded by the caller.
+with ``oracle``; they return the output. All randomness is seeded by the caller, and drawn on the CPU.
+
+Whatever is made here lies on the device of the running test (fixture ``device``, else the CPU);
+``here`` moves there what a test makes itself. The oracle computes on the CPU, always.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import oracle
@@ -18,6 +22,27 @@ from torch import Tensor
 import perception
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+# --- where ------------------------------------------------------------------------------------
+
+Movable = TypeVar("Movable", Tensor, torch.nn.Module, perception.SparseTensor)
+_place = torch.device("cpu")
+
+
+def here(value: Movable) -> Movable:
+    """A tensor, sparse tensor or layer on the device of the running test."""
+    return value.to(_place)
+
+
+@contextlib.contextmanager
+def placed(device: str) -> Iterator[torch.device]:
+    """``here`` is a device while the context lasts."""
+    global _place
+    before, _place = _place, torch.device(device, 0) if device == "cuda" else torch.device(device)
+    try:
+        yield _place
+    finally:
+        _place = before
 
 
 # --- clouds -----------------------------------------------------------------------------------
@@ -51,7 +76,7 @@ def random_sites(
         near = np.clip(np.array(base[1:]) + rng.integers(-1, 2, dim), low, high - 1)
         chosen[(base[0], *(int(v) for v in near))] = None
     order = rng.permutation(len(chosen))
-    return torch.tensor([list(chosen)[i] for i in order], dtype=torch.int32)
+    return here(torch.tensor([list(chosen)[i] for i in order], dtype=torch.int32))
 
 
 def in_order(coords: Tensor, order: str) -> Tensor:
@@ -75,7 +100,7 @@ def surface_sites(count: int = 20_000, *, seed: int = 0) -> Tensor:
     cells = np.floor(points / 0.1).astype(np.int32)
     sites = np.unique(np.concatenate([np.zeros_like(cells[:, :1]), cells], axis=1), axis=0)
     sites = sites[rng.permutation(len(sites))[:count]]
-    return torch.from_numpy(sites)
+    return here(torch.from_numpy(sites))
 
 
 def random_tensor(
@@ -88,9 +113,10 @@ def random_tensor(
     **kwargs: Any,
 ) -> perception.SparseTensor:
     """Normal features on given sites; the features are a leaf that collects its gradient."""
+    coords = here(coords)
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(len(coords), channels, generator=generator, dtype=torch.float64)
-    features = features.to(dtype).requires_grad_(requires_grad)
+    features = here(features.to(dtype)).requires_grad_(requires_grad)
     return perception.SparseTensor(features, coords, **kwargs)
 
 
@@ -98,7 +124,7 @@ def randomized(
     layer: torch.nn.Module, dtype: torch.dtype = torch.float64, *, seed: int = 0
 ) -> torch.nn.Module:
     """The layer with normal numbers in every parameter, so that no zero bias hides a mistake."""
-    layer = layer.to(dtype)
+    layer = here(layer.to(dtype))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -111,7 +137,7 @@ def randomized(
 
 
 def f64(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to(torch.float64).numpy()
+    return tensor.detach().to(torch.float64).cpu().numpy()
 
 
 def assert_close(actual: Any, reference: Any, tolerance: float, what: str) -> None:
@@ -189,7 +215,8 @@ def check_conv(
     assert_close(y.features, reference, limit, "output")
 
     generator = torch.Generator().manual_seed(99)
-    grad_out = torch.randn(y.features.shape, generator=generator, dtype=torch.float64).to(x.dtype)
+    grad_out = torch.randn(y.features.shape, generator=generator, dtype=torch.float64)
+    grad_out = here(grad_out.to(x.dtype))
     y.features.backward(grad_out)
     grads = oracle.conv_backward(f64(grad_out), features, weight, links, groups)
     assert_close(x.features.grad, grads.features, limit, "gradient of the features")
@@ -212,7 +239,7 @@ def check_pool(
 ) -> perception.SparseTensor:
     """Forward and gradient of a pooling layer against the loops of the oracle."""
     x.features.grad = None
-    y = layer(x, **call)
+    y = here(layer)(x, **call)
     _check_sites(y, expected, ordered=False)
     link = oracle.pairs_transposed if transposed else oracle.pairs
     links = link(oracle.as_sites(x.coords), oracle.as_sites(y.coords), offsets, stride)
@@ -220,7 +247,8 @@ def check_pool(
     limit = TOLERANCE[x.dtype]
     assert_close(y.features, oracle.pool(features, links, y.num_sites, mode), limit, "output")
     generator = torch.Generator().manual_seed(98)
-    grad_out = torch.randn(y.features.shape, generator=generator, dtype=torch.float64).to(x.dtype)
+    grad_out = torch.randn(y.features.shape, generator=generator, dtype=torch.float64)
+    grad_out = here(grad_out.to(x.dtype))
     y.features.backward(grad_out)
     grad = oracle.pool_backward(f64(grad_out), features, links, y.num_sites, mode)
     assert_close(x.features.grad, grad, limit, "gradient of the features")

@@ -1,12 +1,41 @@
-"""Fixtures that all rooms share."""
+"""Fixtures that all rooms share, and the two devices that tests run on.
+
+A test that uses the fixture ``device`` runs twice: on the CPU, and, marked ``cuda``, on a GPU with the
+same assertions. Without a usable GPU the second half is deselected; ``pytest -m cuda`` runs it alone.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import checks
 import pytest
 import torch
+
+from perception import _native
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _native.supports("cuda"):
+        return
+    on_cuda = [item for item in items if item.get_closest_marker("cuda")]
+    if "cuda" in config.getoption("markexpr"):  # asked for: say why not
+        for item in on_cuda:
+            item.add_marker(pytest.mark.skip(reason=f"no CUDA: {_native.cuda_problem()}"))
+    elif on_cuda:
+        items[:] = [item for item in items if not item.get_closest_marker("cuda")]
+        config.hook.pytest_deselected(items=on_cuda)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Where the test runs: `checks.here` and all that `checks` makes puts its tensors there."""
+    with checks.placed(request.param) as place:
+        yield place
+        if place.type == "cuda":
+            torch.cuda.synchronize()  # a kernel that fails, fails here
 
 
 @pytest.fixture(scope="session")
@@ -39,4 +68,4 @@ def surface(sites: int, dim: int = 3, *, batch: int = 1, seed: int = 0) -> torch
         grid = torch.cat([grid, height + torch.randint(0, 2, height.shape, generator=generator)], 1)
     sample = torch.randint(0, batch, (len(grid), 1), generator=generator)
     coords = torch.unique(torch.cat([sample, grid - per_axis // 2], 1).int(), dim=0)
-    return coords[torch.randperm(len(coords), generator=generator)]
+    return checks.here(coords[torch.randperm(len(coords), generator=generator)])

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import oracle
 import pytest
 import torch
-from checks import TOLERANCE, assert_close, dense_conv_weight, random_sites, randomized
+from checks import TOLERANCE, assert_close, dense_conv_weight, here, random_sites, randomized
 from torch import Tensor
 from torch.nn import functional
 
 import perception
 from perception import nn
 
+pytestmark = pytest.mark.usefixtures("device")
 DENSE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 MARGIN = 12  # empty border around the dense copy: a multiple of every stride below
 
@@ -40,7 +41,8 @@ CASES = [  # dim, kernel, stride, dilation, padding, channels in, out, groups
 
 
 def _sample(dense: Tensor, coords: Tensor, origin: Sequence[int]) -> Tensor:
-    """Values of ``[B, C, *shape]`` at sites, ``[N, C]``."""
+    """Values of ``[B, C, *shape]`` at sites, ``[N, C]``; torch's part of the work is on the CPU."""
+    coords = coords.cpu()
     index = [coords[:, 0].long()]
     index += [coords[:, 1 + a].long() + origin[a] for a in range(len(origin))]
     return dense.movedim(1, -1)[tuple(index)]
@@ -48,7 +50,7 @@ def _sample(dense: Tensor, coords: Tensor, origin: Sequence[int]) -> Tensor:
 
 def _embed(features: Tensor, coords: Tensor, size: int) -> Tensor:
     """Dense ``[2, C, *shape]`` with the sites written in, ``MARGIN`` away from the border."""
-    dim = coords.shape[1] - 1
+    coords, dim = coords.cpu(), coords.shape[1] - 1
     dense = features.new_zeros(2, *(size + 2 * MARGIN,) * dim, features.shape[1])
     index = (coords[:, 0].long(), *(coords[:, 1 + a].long() + MARGIN for a in range(dim)))
     return dense.index_put(index, features).movedim(-1, 1)
@@ -81,8 +83,8 @@ def test_conv_equals_dense_torch(
         ),
         dtype,
     )
-    features = torch.randn(len(coords), c_in, dtype=dtype, requires_grad=True)
-    y = layer(perception.SparseTensor(features, coords))
+    features = here(torch.randn(len(coords), c_in, dtype=dtype)).requires_grad_()
+    y = layer(perception.SparseTensor(features, here(coords)))
 
     size, step = oracle.per_axis(kernel, dim), oracle.per_axis(stride, dim)
     if padding == "same":
@@ -90,12 +92,12 @@ def test_conv_equals_dense_torch(
         padding = [d * (k - 1) // 2 for d, k in zip(spread, size, strict=True)]
     # The margin moves sites by M and outputs by M / stride; torch is asked in float64.
     origin = [MARGIN // s for s in step]
-    dense_features = features.detach().double().requires_grad_()
-    weight = dense_conv_weight(layer, size).detach().double().requires_grad_()
+    dense_features = features.detach().cpu().double().requires_grad_()
+    weight = dense_conv_weight(layer, size).detach().cpu().double().requires_grad_()
     dense = DENSE[dim](
         _embed(dense_features, coords, 10),
         weight,
-        layer.bias.detach().double(),
+        layer.bias.detach().cpu().double(),
         stride=stride,
         dilation=dilation,
         padding=padding,
@@ -106,7 +108,7 @@ def test_conv_equals_dense_torch(
     assert_close(y.features, expected, TOLERANCE[dtype], "output")
 
     grad_out = torch.randn(y.features.shape, dtype=dtype)
-    y.features.backward(grad_out)
+    y.features.backward(here(grad_out))
     expected.backward(grad_out.double())
     assert_close(features.grad, dense_features.grad, TOLERANCE[dtype], "gradient of the features")
     expected_weight = weight.grad.permute(*range(2, dim + 2), 1, 0).reshape(layer.weight.shape)
@@ -122,10 +124,9 @@ def test_reach_is_the_whole_dense_output(dim):
         nn.Conv(3, 4, 3, stride=2, padding=1, bias=False, dim=dim, sites="reach"), torch.float64
     )
     features = torch.randn(len(coords), 3, dtype=torch.float64)
-    y = layer(perception.SparseTensor(features, coords, batch_size=2))
-    dense = DENSE[dim](
-        _embed(features, coords, 10), dense_conv_weight(layer, (3,) * dim), stride=2, padding=1
-    )
+    y = layer(perception.SparseTensor(here(features), coords, batch_size=2))
+    weight = dense_conv_weight(layer, (3,) * dim).cpu()
+    dense = DENSE[dim](_embed(features, coords, 10), weight, stride=2, padding=1)
     origin = [MARGIN // 2] * dim
     assert_close(y.features, _sample(dense, y.coords, origin), 1e-10, "output")
     total = dense.abs().sum().item()
@@ -163,13 +164,13 @@ def test_generative_transposed_conv_equals_dense_torch(
         "dim": dim,
     }
     layer = randomized(nn.GenerativeConvTranspose(4, 8, kernel, **options))
-    features = torch.randn(len(coords), 4, dtype=torch.float64, requires_grad=True)
+    features = here(torch.randn(len(coords), 4, dtype=torch.float64)).requires_grad_()
     y = layer(perception.SparseTensor(features, coords))
 
     size, step = oracle.per_axis(kernel, dim), oracle.per_axis(stride, dim)
-    weight = layer.weight.detach().reshape(*size, 4 // groups, groups, 8 // groups)
+    weight = layer.weight.detach().cpu().reshape(*size, 4 // groups, groups, 8 // groups)
     weight = weight.permute(dim + 1, dim, dim + 2, *range(dim)).reshape(4, 8 // groups, *size)
-    dense_features = features.detach().requires_grad_()
+    dense_features = features.detach().cpu().clone().requires_grad_()
     # Taps move back by p: undo the padding of torch (which crops) through the margin instead.
     dense = dense_conv(
         _embed(dense_features, coords, 6),
@@ -189,7 +190,7 @@ def test_generative_transposed_conv_equals_dense_torch(
     # Every non-zero of the dense output is at a site.
     assert expected.abs().sum().item() == pytest.approx(dense.abs().sum().item(), rel=1e-10)
 
-    grad_out = torch.randn_like(y.features)
-    y.features.backward(grad_out)
+    grad_out = torch.randn(y.features.shape, dtype=torch.float64)
+    y.features.backward(here(grad_out))
     expected.backward(grad_out)
     assert_close(features.grad, dense_features.grad, 1e-10, "gradient of the features")

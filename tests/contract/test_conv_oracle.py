@@ -7,13 +7,14 @@ import itertools
 import oracle
 import pytest
 import torch
-from checks import check_conv, in_order, random_sites, random_tensor, randomized
+from checks import check_conv, here, in_order, random_sites, random_tensor, randomized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perception
 from perception import nn
 
+pytestmark = pytest.mark.usefixtures("device")
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
 
 
@@ -133,7 +134,7 @@ def test_exactly_the_given_sites(stride, as_tensor):
     layer = randomized(nn.Conv(3, 4, 3, stride=stride))
     sites = wanted
     if as_tensor:
-        sites = perception.SparseTensor(torch.zeros(len(wanted), 1), wanted, stride=stride)
+        sites = perception.SparseTensor(here(torch.zeros(len(wanted), 1)), wanted, stride=stride)
     y = check_conv(
         layer,
         random_tensor(coords, 3),
@@ -151,7 +152,7 @@ def test_exactly_the_given_sites(stride, as_tensor):
 
 def test_given_sites_in_an_empty_sample():
     x = random_tensor(torch.tensor([[0, 1, 1]], dtype=torch.int32), 2, batch_size=3)
-    wanted = torch.tensor([[2, 0, 0], [0, 1, 2]], dtype=torch.int32)
+    wanted = here(torch.tensor([[2, 0, 0], [0, 1, 2]], dtype=torch.int32))
     layer = randomized(nn.Conv(2, 2, 3, dim=2))
     y = check_conv(
         layer,
@@ -233,7 +234,7 @@ def test_any_taps_strides_and_output_sites(data):
     call = {}
     if rule == "given":
         expected = data.draw(st.lists(site, max_size=20, unique=True), label="wanted")
-        call["sites"] = torch.tensor(expected, dtype=torch.int32).reshape(-1, 1 + dim)
+        call["sites"] = here(torch.tensor(expected, dtype=torch.int32).reshape(-1, 1 + dim))
     elif rule == "bounds":
         low = data.draw(st.tuples(*[st.integers(-4, 0)] * dim), label="low")
         high = data.draw(st.tuples(*[st.integers(0, 4)] * dim), label="high")
@@ -287,7 +288,7 @@ def test_weights_and_gradients_in_any_memory_layout():
     values = {"weight": weight.requires_grad_(), "bias": layer.bias.detach()}
     y = torch.func.functional_call(layer, values, (x,)).features
     assert torch.equal(y, layer(x).features)
-    (y.T @ torch.ones(x.num_sites, 1).double()).sum().backward()  # a strided gradient
+    (y.T @ here(torch.ones(x.num_sites, 1).double())).sum().backward()  # a strided gradient
     strided, x.features.grad = x.features.grad, None
     layer(x).features.sum().backward()  # an expanded one
     torch.testing.assert_close(x.features.grad, strided)
@@ -298,7 +299,7 @@ def test_inputs_are_left_alone():
     x = random_tensor(random_sites(40, 3, seed=6), 3)
     features, coords = x.features.detach().clone(), x.coords.clone()
     for layer in (nn.Conv(3, 3), nn.Conv(3, 3, 2, stride=2), nn.ConvTranspose(3, 3)):
-        layer.double()(x).features.sum().backward()
+        here(layer.double())(x).features.sum().backward()
         assert torch.equal(x.features, features)
         assert torch.equal(x.coords, coords)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from checks import random_tensor, surface_sites
+from checks import here, random_tensor, surface_sites
 
 import perception
 from perception import SparseTensor, nn

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checks import random_sites, random_tensor, randomized
+from checks import here, random_sites, random_tensor, randomized
 
 import perception
 from perception import SparseTensor, nn
 
+pytestmark = pytest.mark.usefixtures("device")
 LAYERS = {
     "conv": lambda d: nn.Conv(4, 6, 3, dim=d),
     "strided": lambda d: nn.Conv(4, 6, 2, stride=2, dim=d),
@@ -35,8 +36,8 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 def _empty(dim: int, dtype: torch.dtype = torch.float32, batch_size: int = 2) -> SparseTensor:
     return SparseTensor(
-        torch.zeros(0, 4, dtype=dtype, requires_grad=True),
-        torch.zeros(0, 1 + dim, dtype=torch.int32),
+        here(torch.zeros(0, 4, dtype=dtype)).requires_grad_(),
+        here(torch.zeros(0, 1 + dim, dtype=torch.int32)),
         batch_size=batch_size,
     )
 
@@ -50,7 +51,7 @@ def test_every_layer_takes_an_empty_tensor(name, dim, training):
     else:
         layer = LAYERS[name](dim)
     x = _empty(dim)
-    y = layer.train(training)(x)
+    y = here(layer).train(training)(x)
     assert y.num_sites == (2 if name.startswith("global") else 0)
     assert y.batch_size == 2
     assert y.dim == dim
@@ -74,7 +75,7 @@ def test_every_dtype(dtype):
         nn.MaxPool(2, 2),
         nn.GenerativeConvTranspose(8, 8, 2, stride=2),
     ).to(dtype)
-    y = net(_empty(3, dtype))
+    y = here(net)(_empty(3, dtype))
     assert y.features.shape == (0, 8)
     assert y.dtype == dtype
     y.features.sum().backward()
@@ -96,7 +97,7 @@ def test_from_nothing_to_given_sites_is_the_bias():
 def test_to_no_sites():
     layer = randomized(nn.Conv(2, 3, 3))
     x = random_tensor(random_sites(10, 3), 2)
-    y = layer(x, sites=torch.zeros(0, 4, dtype=torch.int32))
+    y = layer(x, sites=x.coords[:0])
     assert y.features.shape == (0, 3)
     y.features.sum().backward()
     assert not x.features.grad.any()
@@ -104,9 +105,10 @@ def test_to_no_sites():
 
 
 def test_without_like_back_to_nothing():
-    y = nn.ConvTranspose(6, 4, 2, stride=2)(nn.Conv(4, 6, 2, stride=2)(_empty(3)))
+    down, up = here(nn.Conv(4, 6, 2, stride=2)), here(nn.ConvTranspose(6, 4, 2, stride=2))
+    y = up(down(_empty(3)))
     assert (y.num_sites, y.stride, y.batch_size) == (0, (1, 1, 1), 2)
-    y = nn.Unpool(2, 2)(nn.MaxPool(2, 2)(_empty(3)), like=_empty(3))
+    y = here(nn.Unpool(2, 2))(here(nn.MaxPool(2, 2))(_empty(3)), like=_empty(3))
     assert (y.num_sites, y.stride) == (0, (1, 1, 1))
 
 
@@ -115,7 +117,7 @@ def test_operations_on_sites():
     assert perception.cat([x, x]).features.shape == (0, 8)
     assert perception.union(x, x).num_sites == 0
     assert (x + x).num_sites == (x - x).num_sites == (x * x).num_sites == 0
-    assert x.prune(torch.zeros(0, dtype=torch.bool)).num_sites == 0
+    assert x.prune(here(torch.zeros(0, dtype=torch.bool))).num_sites == 0
     assert [p.num_sites for p in x.decompose()] == [0, 0]
     assert perception.batch([x, x]).batch_size == 4
     assert x.dense(min_coords=(0, 0, 0), shape=(2, 3, 4)).shape == (2, 4, 2, 3, 4)
@@ -125,13 +127,13 @@ def test_operations_on_sites():
 
 
 def test_from_dense_of_zeros():
-    x = SparseTensor.from_dense(torch.zeros(2, 3, 4, 5))
+    x = SparseTensor.from_dense(here(torch.zeros(2, 3, 4, 5)))
     assert (x.num_sites, x.batch_size, x.dim, x.features.shape[1]) == (0, 2, 2, 3)
 
 
 @pytest.mark.parametrize("reduce", ["mean", "sum", "max", "first"])
 def test_points(reduce):
-    points, features = torch.zeros(0, 3), torch.zeros(0, 2, requires_grad=True)
+    points, features = here(torch.zeros(0, 3)), here(torch.zeros(0, 2)).requires_grad_()
     voxels = perception.voxelize(points, 0.1, features=features, reduce=reduce)
     assert voxels.coords.shape == (0, 4)
     assert voxels.coords.dtype == torch.int32
@@ -139,7 +141,7 @@ def test_points(reduce):
     assert len(voxels.point_to_voxel) == len(voxels.counts) == 0
     x = SparseTensor.from_points(points, features, 0.1, reduce=reduce)
     assert x.num_sites == 0
-    some = torch.rand(5, 3)
+    some = here(torch.rand(5, 3))
     for mode in ("nearest", "trilinear"):
         assert not perception.devoxelize(_empty(3), some, 0.1, mode=mode).any()
         full = random_tensor(random_sites(5, 3, batch_size=1), 2, dtype=torch.float32)
@@ -151,7 +153,7 @@ def test_one_site():
     net = torch.nn.Sequential(
         nn.Conv(4, 4, 3), nn.BatchNorm(4), nn.Conv(4, 4, 2, stride=2), nn.MaxPool(2, 2)
     )
-    y = net(x)
+    y = here(net)(x)
     assert y.num_sites == 1
     y.features.sum().backward()
     assert x.features.grad.isfinite().all()
