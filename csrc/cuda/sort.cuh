@@ -144,15 +144,19 @@ uint64_t* merge_runs(uint64_t* words, uint64_t* other, int64_t n, cudaStream_t s
 uint64_t* radix_sort(uint64_t* words, uint64_t* other, int64_t n, int begin_bit, int end_bit, const Tensor& like,
                      cudaStream_t stream);
 
+// Sorts 0 < n <= kMergeMost words. A source may read `other`.
+template <class Source>
+uint64_t* sort_by_merging(const Source& source, uint64_t* words, uint64_t* other, int64_t n, cudaStream_t stream) {
+  sort_runs<<<static_cast<unsigned>(ceil_div(n, kRun)), kWide, 0, stream>>>(source, words, static_cast<int>(n));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return merge_runs(words, other, n, stream);
+}
+
 // Sorts the n > 0 words of a source that knows its bits on the host.
 template <class Source>
 uint64_t* sort_words(const Source& source, uint64_t* words, uint64_t* other, int64_t n, const Tensor& like,
                      cudaStream_t stream) {
-  if (n <= kMergeMost) {
-    sort_runs<<<static_cast<unsigned>(ceil_div(n, kRun)), kWide, 0, stream>>>(source, words, static_cast<int>(n));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
-    return merge_runs(words, other, n, stream);
-  }
+  if (n <= kMergeMost) return sort_by_merging(source, words, other, n, stream);
   fill_words<<<static_cast<unsigned>(ceil_div(n, kWide)), kWide, 0, stream>>>(source, words, n);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return radix_sort(words, other, n, source.begin_bit(), source.end_bit(), like, stream);

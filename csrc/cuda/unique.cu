@@ -250,17 +250,15 @@ Tensor sorted_by_words(const Tensor& like, const int32_t* sites, int64_t n, cons
 }  // namespace
 
 Unique unique(const Tensor& like, const int32_t* sites, int64_t n, int columns, cudaStream_t stream) {
-  Unique out{like, empty_like_device(like, {n}, ScalarType::Long), empty_like_device(like, {n}, ScalarType::Int), like};
-  const auto allocate = [&](int64_t groups) {
-    out.sites = empty_like_device(like, {groups, columns}, ScalarType::Int);
-    out.ptr = empty_like_device(like, {groups + 1}, ScalarType::Long);
-    return Groups{out.sites.mutable_data_ptr<int32_t>(), out.inverse.mutable_data_ptr<int64_t>(),
-                  out.order.mutable_data_ptr<int32_t>(), out.ptr.mutable_data_ptr<int64_t>()};
+  const Tensor inverse = empty_like_device(like, {n}, ScalarType::Long), order = empty_like_device(like, {n}, ScalarType::Int);
+  const auto with_groups = [&](int64_t groups) {
+    return Unique{empty_like_device(like, {groups, columns}, ScalarType::Int), inverse, order,
+                  empty_like_device(like, {groups + 1}, ScalarType::Long)};
   };
   if (n == 0) {
-    const Groups groups = allocate(0);
-    STD_CUDA_CHECK(cudaMemsetAsync(groups.ptr, 0, sizeof(int64_t), stream));
-    return out;
+    Unique none = with_groups(0);
+    STD_CUDA_CHECK(cudaMemsetAsync(none.ptr.mutable_data_ptr<int64_t>(), 0, sizeof(int64_t), stream));
+    return none;
   }
   const int64_t tiles = ceil_div(n, kHeadTile);
   Scratch scratch(like, Scratch::padded(kRangesBytes) + Scratch::padded(sizeof(Counters)) +
@@ -275,15 +273,16 @@ Unique unique(const Tensor& like, const int32_t* sites, int64_t n, int columns, 
 
   survey(sites, n, columns, ranges, counters, stream);
   const auto finish = [&](const auto& entries) {
-    start_emitting(entries, n, before, allocate(told->found), stream);
+    Unique out = with_groups(told->found);
+    const Groups groups{out.sites.mutable_data_ptr<int32_t>(), out.inverse.mutable_data_ptr<int64_t>(),
+                        out.order.mutable_data_ptr<int32_t>(), out.ptr.mutable_data_ptr<int64_t>()};
+    start_emitting(entries, n, before, groups, stream);
     return out;
   };
   const auto synchronize = [&] { STD_CUDA_CHECK(cudaStreamSynchronize(stream)); };
   if (n <= kMergeMost) {
     const SurveyedSites source{sites, ranges, columns, row_bits, &told->code};
-    sort_runs<<<static_cast<unsigned>(ceil_div(n, kRun)), kWide, 0, stream>>>(source, words, static_cast<int>(n));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
-    const PackedRows rows{merge_runs(words, other, n, stream), sites, columns, row_bits};
+    const PackedRows rows{sort_by_merging(source, words, other, n, stream), sites, columns, row_bits};
     start_counting(rows, n, before, counters, stream);
     synchronize();
     if (told->code.bits + row_bits <= kWordBits) return finish(rows);
@@ -301,8 +300,8 @@ Unique unique(const Tensor& like, const int32_t* sites, int64_t n, int columns, 
     }
   }
   const SiteCode code = told->code;
-  const Tensor order = sorted_by_words(like, sites, n, code, row_bits, words, other, stream);
-  const OrderedRows rows{order.const_data_ptr<int32_t>(), sites, columns};
+  const Tensor by_words = sorted_by_words(like, sites, n, code, row_bits, words, other, stream);
+  const OrderedRows rows{by_words.const_data_ptr<int32_t>(), sites, columns};
   start_counting(rows, n, before, counters, stream);
   synchronize();
   return finish(rows);
