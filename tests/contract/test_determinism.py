@@ -32,11 +32,11 @@ LAYERS: dict[str, Callable[[], torch.nn.Module]] = {
 def _run(make: Callable[[], torch.nn.Module], dtype: torch.dtype) -> list[torch.Tensor]:
     """Everything that one step computes, from fresh sites (so that maps are built again)."""
     torch.manual_seed(0)
-    layer = make().to(dtype)
+    layer = here(make().to(dtype))
     x = random_tensor(COORDS.clone(), 16, dtype=dtype)
     y = layer(x)
     generator = torch.Generator().manual_seed(1)
-    y.features.backward(torch.randn(y.features.shape, generator=generator).to(dtype))
+    y.features.backward(here(torch.randn(y.features.shape, generator=generator).to(dtype)))
     gradients = [p.grad for p in layer.parameters() if p.grad is not None]
     return [y.coords, y.features.detach(), x.features.grad, *gradients]
 
@@ -62,38 +62,59 @@ def test_layers(name, dtype):
 
 
 def test_points():
-    generator = torch.Generator().manual_seed(2)
-    points = (COORDS[:, 1:].repeat(3, 1) + torch.rand(60_000, 3, generator=generator)) * 0.1
-    values = torch.randn(60_000, 4, generator=generator)
-
-    def step() -> list[torch.Tensor]:
-        features = values.clone().requires_grad_()
-        voxels = perception.voxelize(points, 0.15, features=features)
-        x = SparseTensor(voxels.features, voxels.coords)
-        back = perception.devoxelize(x, points, 0.15, mode="trilinear")
-        back.square().sum().backward()
-        return [voxels.coords, voxels.features, voxels.point_to_voxel, back, features.grad]
-
-    _assert_equal_with_any_threads(step)
+    _assert_equal_with_any_threads(_run_points)
 
 
 def test_union():
+    _assert_equal_with_any_threads(_run_union)
+
+
+def _run_points() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    points = (COORDS[:, 1:].repeat(3, 1) + torch.rand(60_000, 3, generator=generator)) * 0.1
+    points = here(points)
+    features = here(torch.randn(60_000, 4, generator=generator)).requires_grad_()
+    voxels = perception.voxelize(points, 0.15, features=features)
+    largest = perception.voxelize(points, 0.15, features=features, reduce="max")
+    x = SparseTensor(voxels.features, voxels.coords)
+    back = perception.devoxelize(x, points, 0.15, mode="trilinear")
+    (back.square().sum() + largest.features.sum()).backward()
+    return [voxels.coords, voxels.features, voxels.point_to_voxel, back, features.grad]
+
+
+def _run_union() -> list[torch.Tensor]:
     a = random_tensor(COORDS[:12_000].contiguous(), 4, dtype=torch.float32)
     b = random_tensor(COORDS[8_000:].contiguous(), 4, dtype=torch.float32, seed=1)
-
-    def step() -> list[torch.Tensor]:
-        y = perception.union(a, b)
-        return [y.coords, y.features]
-
-    _assert_equal_with_any_threads(step)
+    y = perception.union(a, b)
+    y.features.square().sum().backward()
+    return [y.coords, y.features, a.features.grad, b.features.grad]
 
 
-def test_deterministic_algorithms_are_honoured():
-    """No layer has an undeterministic path on the CPU: the switch must not raise."""
+RUNS: dict[str, Callable[[], list[torch.Tensor]]] = {
+    **{name: lambda make=make: _run(make, torch.float32) for name, make in LAYERS.items()},
+    "conv bf16": lambda: _run(LAYERS["conv"], torch.bfloat16),
+    "generative bf16": lambda: _run(LAYERS["generative"], torch.bfloat16),
+    "points": _run_points,
+    "union": _run_union,
+}
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("name", RUNS)
+def test_deterministic_algorithms_are_honoured(name):
+    """Nothing here has an undeterministic path: the switch does not raise, and the bits are the same."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
-        for make in LAYERS.values():
-            _run(make, torch.float32)
+        for i, (a, b) in enumerate(zip(RUNS[name](), RUNS[name](), strict=True)):
+            assert torch.equal(a, b), f"result {i} differs"
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("name", RUNS)
+def test_the_same_bits_without_asking(name):
+    first = RUNS[name]()
+    for i, (a, b) in enumerate(zip(RUNS[name](), first, strict=True)):
+        assert torch.equal(a, b), f"result {i} differs"

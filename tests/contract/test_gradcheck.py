@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checks import random_sites, random_tensor, randomized
+from checks import here, random_sites, random_tensor, randomized
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
 import perception
 from perception import SparseTensor, nn
 
+pytestmark = pytest.mark.usefixtures("device")
 CONVS = {
     "conv": lambda: nn.Conv(2, 2, 3, dim=2),
     "even": lambda: nn.Conv(2, 2, 2, dim=2),
@@ -84,20 +85,21 @@ def test_given_sites_and_like(kind):
 )
 def test_pooling_and_norms(layer):
     x = random_tensor(random_sites(7, 2, low=0, high=4), 2)
-    _check(lambda features: layer.double()(x.replace(features)).features, (x.features,))
+    layer = here(layer.double())
+    _check(lambda features: layer(x.replace(features)).features, (x.features,))
 
 
 def test_unpool():
     fine = random_tensor(random_sites(9, 2, low=0, high=4), 1)
     x = random_tensor(random_sites(4, 2, low=0, high=2, seed=1), 2, stride=2)
-    unpool = nn.Unpool(2, 2, dim=2)
+    unpool = here(nn.Unpool(2, 2, dim=2))
     _check(lambda features: unpool(x.replace(features), like=fine).features, (x.features,))
 
 
 @pytest.mark.parametrize("mode", ["nearest", "trilinear"])
 def test_devoxelize(mode):
     x = random_tensor(random_sites(12, 3, low=0, high=3, batch_size=1), 2)
-    points = torch.rand(7, 3, dtype=torch.float64) * 3
+    points = here(torch.rand(7, 3, dtype=torch.float64) * 3)
 
     def function(features):
         return perception.devoxelize(x.replace(features), points, 1.0, mode=mode)
@@ -107,8 +109,8 @@ def test_devoxelize(mode):
 
 @pytest.mark.parametrize("reduce", ["mean", "sum", "max", "first"])
 def test_voxelize(reduce):
-    points = torch.rand(12, 2, dtype=torch.float64) * 3
-    features = torch.randn(12, 2, dtype=torch.float64, requires_grad=True)
+    points = here(torch.rand(12, 2, dtype=torch.float64) * 3)
+    features = here(torch.randn(12, 2, dtype=torch.float64)).requires_grad_()
 
     def function(values):
         return perception.voxelize(points, 1.0, features=values, reduce=reduce).features
@@ -120,7 +122,7 @@ def test_union_cat_dense_and_arithmetic():
     a = random_tensor(random_sites(7, 2, low=0, high=3), 2)
     b = random_tensor(random_sites(7, 2, low=0, high=3, seed=1), 2, seed=1)
     c = a.replace(torch.randn_like(a.features).requires_grad_())
-    mask = torch.arange(a.num_sites) % 2 == 0
+    mask = here(torch.arange(a.num_sites) % 2 == 0)
     _check(
         lambda p, q: perception.union(a.replace(p), b.replace(q)).features,
         (a.features, b.features),
@@ -140,7 +142,7 @@ def test_from_dense_is_differentiable():
     dense = torch.zeros(1, 2, 3, 3, dtype=torch.float64)
     dense[0, :, 1, 2] = torch.tensor([1.0, -2.0])
     dense[0, 1, 0, 0] = 3.0
-    dense.requires_grad_()
+    dense = here(dense).requires_grad_()
     x = SparseTensor.from_dense(dense)
     x.features.square().sum().backward()
     assert torch.equal(dense.grad, 2 * dense.detach())

@@ -11,17 +11,28 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from checks import TOLERANCE, assert_close, by_site, f64, random_tensor, randomized, surface_sites
+from checks import (
+    TOLERANCE,
+    assert_close,
+    by_site,
+    f64,
+    here,
+    random_tensor,
+    randomized,
+    surface_sites,
+)
 
 import perception
 from perception import SparseTensor, nn
+
+pytestmark = pytest.mark.usefixtures("device")
 
 Links = list[tuple[int, np.ndarray, np.ndarray]]  # tap, input rows, output rows
 
 
 @cache
 def _cloud(order: str) -> torch.Tensor:
-    coords = surface_sites(10_000)
+    coords = surface_sites(10_000).cpu()
     return torch.unique(coords, dim=0) if order == "sorted" else coords
 
 
@@ -70,18 +81,18 @@ def _check(layer, order, kernel, stride, groups, dtype, transposed=False) -> Non
     x = random_tensor(coords, channels, dtype=dtype, stride=stride if transposed else 1)
     y = layer(x)
     if stride == 1:
-        assert torch.equal(y.coords, coords)
+        assert torch.equal(y.coords.cpu(), coords)
         rows = torch.arange(len(coords))
     else:  # to the order of the oracle
-        rows = torch.from_numpy(np.lexsort(y.coords.numpy().T[::-1]))
-        assert torch.equal(y.coords[rows], out_sites)
+        rows = torch.from_numpy(np.lexsort(y.coords.cpu().numpy().T[::-1]))
+        assert torch.equal(y.coords.cpu()[rows], out_sites)
     features, weight, bias = f64(x.features), f64(layer.weight), f64(layer.bias)
     limit = TOLERANCE.get(dtype) or 4 * torch.finfo(dtype).eps
     expected = _conv(features, weight, bias, links, len(out_sites), groups)
-    assert_close(y.features[rows], expected, limit, "output")
+    assert_close(y.features.cpu()[rows], expected, limit, "output")
     generator = torch.Generator().manual_seed(7)
     grad = torch.randn(y.features.shape, generator=generator).to(dtype)
-    y.features.backward(grad)
+    y.features.backward(here(grad))
     grads = _conv_backward(f64(grad[rows]), features, weight, links, groups)
     actual = (x.features.grad, layer.weight.grad, layer.bias.grad)
     for what, a, e in zip(("features", "weight", "bias"), actual, grads, strict=True):
@@ -153,7 +164,7 @@ def test_one_row_can_be_computed_alone(order):
         _cloud(order)[:5000], 16, dtype=torch.float32, seed=3, requires_grad=False
     )
     for layer in (nn.Conv(16, 24, 3), nn.Conv(16, 24, 2, stride=2), nn.Conv(16, 16, 3, groups=16)):
-        alone = layer(x)
+        alone = here(layer)(x)
         together = layer(perception.batch([other, x])).decompose()[1]
         rows = by_site(together)
         for site, row in by_site(alone).items():
@@ -163,19 +174,20 @@ def test_one_row_can_be_computed_alone(order):
 @pytest.mark.filterwarnings("ignore:index_reduce")
 @pytest.mark.parametrize("mode", ["max", "avg", "sum"])
 def test_pooling(mode):
-    pool = {"max": nn.MaxPool, "avg": nn.AvgPool, "sum": nn.SumPool}[mode](2, 2)
+    pool = here({"max": nn.MaxPool, "avg": nn.AvgPool, "sum": nn.SumPool}[mode](2, 2))
     x = random_tensor(_cloud("shuffled"), 16, dtype=torch.float32)
-    y = pool(x)
+    y = pool(x).to("cpu")
     out_sites, _ = _links("sorted", 2, 2, False)
     order = np.lexsort(y.coords.numpy().T[::-1])
     assert torch.equal(y.coords[order], out_sites)
     row = {site: i for i, site in enumerate(oracle.as_sites(out_sites))}
-    halved = torch.cat([x.coords[:, :1], x.coords[:, 1:].div(2, rounding_mode="floor")], 1)
+    coords = x.coords.cpu()
+    halved = torch.cat([coords[:, :1], coords[:, 1:].div(2, rounding_mode="floor")], 1)
     parents = torch.tensor([row[site] for site in oracle.as_sites(halved)])
     expected = torch.zeros(len(out_sites), 16, dtype=torch.float64).index_reduce(
         0,
         parents,
-        x.features.detach().double(),
+        x.features.detach().cpu().double(),
         {"max": "amax", "avg": "mean", "sum": "mean"}[mode],
         include_self=False,
     )
@@ -186,7 +198,7 @@ def test_pooling(mode):
 
 def test_norms():
     x = random_tensor(_cloud("sorted"), 16, dtype=torch.float32)
-    exact = x.features.detach().double()
+    exact = x.features.detach().cpu().double()
     for layer, reference in (
         (nn.BatchNorm(16), (exact - exact.mean(0)) / (exact.var(0, unbiased=False) + 1e-5).sqrt()),
         (
@@ -194,7 +206,7 @@ def test_norms():
             (exact - exact.mean()) / (exact.var(unbiased=False) + 1e-5).sqrt(),
         ),
     ):
-        assert_close(layer(x).features, reference, 1e-5, type(layer).__name__)
+        assert_close(here(layer)(x).features, reference, 1e-5, type(layer).__name__)
 
 
 def test_voxelize():
@@ -203,12 +215,12 @@ def test_voxelize():
         _cloud("shuffled")[:, 1:].repeat(4, 1) + torch.rand(40_000, 3, generator=generator)
     ) / 8
     values = torch.randn(40_000, 3, generator=generator) + 5
-    voxels = perception.voxelize(points, 0.25, features=values)
+    voxels = perception.voxelize(here(points), 0.25, features=here(values))
     cells = np.floor(points.numpy() / 0.25).astype(np.int64)
     unique, inverse, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-    assert np.array_equal(voxels.coords[:, 1:].numpy(), unique)
-    assert np.array_equal(voxels.point_to_voxel.numpy(), inverse.reshape(-1))
-    assert np.array_equal(voxels.counts.numpy(), counts)
+    assert np.array_equal(voxels.coords[:, 1:].cpu().numpy(), unique)
+    assert np.array_equal(voxels.point_to_voxel.cpu().numpy(), inverse.reshape(-1))
+    assert np.array_equal(voxels.counts.cpu().numpy(), counts)
     sums = np.zeros((len(unique), 3))
     np.add.at(sums, inverse.reshape(-1), values.double().numpy())
     assert_close(voxels.features, sums / counts[:, None], 1e-6, "mean")
@@ -226,7 +238,8 @@ def test_one_voxel_with_very_many_points():
 
 def _line(values: torch.Tensor) -> SparseTensor:
     along = torch.arange(len(values), dtype=torch.int32)[:, None]
-    return SparseTensor(values, along * torch.tensor([[0, 1]], dtype=torch.int32))
+    sites = along * torch.tensor([[0, 1]], dtype=torch.int32)
+    return SparseTensor(here(values), here(sites))
 
 
 @pytest.mark.parametrize("mode", ["avg", "sum"])
@@ -241,7 +254,7 @@ def test_norms_of_very_many_sites():
     exact = values.double()
     expected = (exact - exact.mean(0)) / (exact.var(0, unbiased=False) + 1e-5).sqrt()
     for layer in (nn.BatchNorm(2), nn.InstanceNorm(2)):
-        assert_close(layer(_line(values)).features, expected, 1e-3, type(layer).__name__)
+        assert_close(here(layer)(_line(values)).features, expected, 1e-3, type(layer).__name__)
 
 
 @pytest.mark.parametrize("groups", [1, 8])
@@ -249,7 +262,7 @@ def test_norms_of_very_many_sites():
 def test_weight_gradient_of_very_many_sites(kernel, groups):
     """All terms have one sign, as after a ReLU: nothing averages out."""
     x = _line(torch.rand(200_000, 8) + 1)
-    layer = nn.Conv(8, 8, kernel, groups=groups, dim=1)
+    layer = here(nn.Conv(8, 8, kernel, groups=groups, dim=1))
     layer(x).features.sum().backward()
     exact = x.features.double()
     shifted = [exact] if kernel == 1 else [exact[:-1], exact, exact[1:]]

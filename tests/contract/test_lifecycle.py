@@ -10,12 +10,13 @@ import weakref
 
 import pytest
 import torch
-from checks import assert_same, random_sites, random_tensor, randomized
+from checks import assert_same, here, placed, random_sites, random_tensor, randomized
 from torch.utils.data import DataLoader, Dataset
 
 import perception
 from perception import SparseTensor, nn
 
+pytestmark = pytest.mark.usefixtures("device")
 CONVERSIONS = {
     "pickle": lambda value: pickle.loads(pickle.dumps(value)),
     "deepcopy": copy.deepcopy,
@@ -55,7 +56,7 @@ def test_pickled_sites_do_not_carry_their_plans():
     x = random_tensor(random_sites(300, 3), 1, requires_grad=False)
     before = len(pickle.dumps(x))
     for kernel in (2, 3, 5):
-        nn.Conv(1, 1, kernel).double()(x)
+        randomized(nn.Conv(1, 1, kernel))(x)
     assert len(pickle.dumps(x)) < 1.5 * before
 
 
@@ -109,10 +110,9 @@ class _Clouds(Dataset):
 
     def __getitem__(self, index: int) -> SparseTensor:
         torch.manual_seed(0)
-        x = random_tensor(
-            random_sites(30, 3, seed=index, batch_size=1), 2, seed=index, requires_grad=False
-        )
-        with torch.no_grad():
+        with placed("cpu"), torch.no_grad():  # where workers are
+            coords = random_sites(30, 3, seed=index, batch_size=1)
+            x = random_tensor(coords, 2, seed=index, requires_grad=False)
             return randomized(nn.Conv(2, 3, 3, stride=2))(x)
 
 
@@ -124,7 +124,9 @@ def test_data_loader(workers):
     data = _Clouds()
     for step, together in enumerate(loader):
         assert together.batch_size == 3
-        for part, index in zip(together.decompose(), range(3 * step, 3 * step + 3), strict=True):
+        for part, index in zip(
+            here(together).decompose(), range(3 * step, 3 * step + 3), strict=True
+        ):
             assert_same(part, data[index], 0)
 
 
@@ -147,7 +149,7 @@ def test_plans_of_dead_sites_are_not_taken_for_new_ones():
         wanted = random_sites(30, 3, seed=seed)
         fresh = SparseTensor(x.features, x.coords.clone())
         assert torch.equal(conv(x, sites=wanted).features, conv(fresh, sites=wanted).features)
-        like = SparseTensor(torch.zeros(30, 1).double(), wanted)
+        like = SparseTensor(here(torch.zeros(30, 1).double()), wanted)
         assert torch.equal(conv(x, sites=like).features, conv(fresh, sites=like).features)
         assert torch.equal(up(x, like=like).features, up(fresh, like=like).features)
         bounds = ((-seed % 4,) * 3, (seed % 7 + 3,) * 3)
@@ -166,7 +168,7 @@ def test_plans_made_in_inference_mode_serve_training(kind):
             nn.Conv(2, 2, 2, stride=2), nn.ConvTranspose(2, 2, 2, stride=2)
         ),
     }
-    layer = make[kind]().double()
+    layer = here(make[kind]().double())
     x = random_tensor(random_sites(40, 3), 2)
     with torch.inference_mode():
         expected = layer(x).features
@@ -188,7 +190,7 @@ def test_graph_is_freed_with_the_output():
 
 def test_moving_a_used_layer_to_another_dtype():
     x = random_tensor(random_sites(30, 3), 2, dtype=torch.float32)
-    layer = nn.Conv(2, 2, 3)
+    layer = here(nn.Conv(2, 2, 3))
     before = layer(x).features
     after = layer.double()(x.to(torch.float64)).features
     torch.testing.assert_close(after.float(), before, rtol=1e-5, atol=1e-5)

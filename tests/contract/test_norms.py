@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checks import assert_close, random_sites, random_tensor, randomized
+from checks import assert_close, here, random_sites, random_tensor, randomized
 
 from perception import SparseTensor, nn
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def _sample(dtype: torch.dtype = torch.float64) -> SparseTensor:
@@ -22,7 +24,7 @@ def _sample(dtype: torch.dtype = torch.float64) -> SparseTensor:
 )
 def test_batch_norm_is_that_of_torch_over_sites(kind, options):
     ours = randomized(getattr(nn, kind)(6, **options))
-    theirs = torch.nn.BatchNorm1d(6, **options).double()
+    theirs = here(torch.nn.BatchNorm1d(6, **options).double())
     theirs.load_state_dict(ours.state_dict())
     for training in (True, True, False):
         x = _sample()
@@ -44,7 +46,8 @@ def test_batch_norm_of_fewer_than_two_sites_uses_running_statistics():
     norm.running_var.copy_(torch.tensor([4.0, 5.0, 6.0]))
     mean, var = norm.running_mean.clone(), norm.running_var.clone()
     for count in (0, 1):
-        x = SparseTensor(torch.randn(count, 3).double(), torch.zeros(count, 3).int(), batch_size=1)
+        coords = here(torch.zeros(count, 3).int())
+        x = SparseTensor(here(torch.randn(count, 3).double()), coords, batch_size=1)
         trained = norm.train()(x).features
         assert torch.equal(norm.running_mean, mean)
         assert torch.equal(norm.running_var, var)
@@ -89,8 +92,8 @@ def test_layer_norm_is_per_site():
 
 @pytest.mark.parametrize("make", [nn.InstanceNorm, lambda c: nn.GroupNorm(2, c)])
 def test_per_sample_norms_of_one_site(make):
-    x = SparseTensor(torch.randn(1, 4), torch.zeros(1, 3).int())
-    assert make(4)(x).features.isfinite().all()
+    x = SparseTensor(here(torch.randn(1, 4)), here(torch.zeros(1, 3).int()))
+    assert here(make(4))(x).features.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["InstanceNorm", "GroupNorm", "LayerNorm", "BatchNorm"])
@@ -100,14 +103,14 @@ def test_norms_survive_a_large_mean(kind, shift):
     make = {"GroupNorm": lambda: nn.GroupNorm(1, 6)}.get(kind, lambda: getattr(nn, kind)(6))
     x = _sample(torch.float32)
     moved = x.replace(x.features.detach() + shift)
-    exact = make().double()(moved.replace(moved.features.double()))
+    exact = here(make().double())(moved.replace(moved.features.double()))
     tolerance = 1e-2 if kind == "LayerNorm" else 2e-3  # LayerNorm is torch's own kernel
-    assert_close(make()(moved).features, exact.features, tolerance, kind)
+    assert_close(here(make())(moved).features, exact.features, tolerance, kind)
 
 
 def test_pointwise_lifts_a_module():
     x = _sample()
-    linear = torch.nn.Linear(6, 3).double()
+    linear = here(torch.nn.Linear(6, 3).double())
     y = nn.Pointwise(linear)(x)
     assert torch.equal(y.features, linear(x.features))
     assert torch.equal(y.coords, x.coords)
@@ -138,7 +141,7 @@ def test_sequential_composes_every_layer():
         nn.GlobalPool("avg"),
     ).double()
     x = _sample()
-    y = net(x)
+    y = here(net)(x)
     assert y.features.shape == (4, 4)
     assert y.stride == (4, 4, 4)
     y.features.square().sum().backward()

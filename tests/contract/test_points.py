@@ -6,11 +6,12 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from checks import assert_close, f64, random_sites, random_tensor
+from checks import assert_close, f64, here, random_sites, random_tensor
 
 import perception
 from perception import SparseTensor
 
+pytestmark = pytest.mark.usefixtures("device")
 REDUCE = ["mean", "sum", "max", "first"]
 
 
@@ -18,7 +19,7 @@ def _points(count: int, dim: int, *, seed: int = 0, spread: float = 3.0) -> torc
     """Points away from the faces of any voxel used below, so that rounding decides nothing."""
     rng = np.random.default_rng(seed)
     cells = rng.integers(-int(spread * 4), int(spread * 4), (count, dim))
-    return torch.from_numpy((cells + rng.uniform(0.1, 0.9, (count, dim))) * 0.25)
+    return here(torch.from_numpy((cells + rng.uniform(0.1, 0.9, (count, dim))) * 0.25))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
@@ -36,8 +37,8 @@ def _points(count: int, dim: int, *, seed: int = 0, spread: float = 3.0) -> torc
 )
 def test_voxelize(dim, voxel_size, origin, reduce, dtype):
     points = _points(300, dim, seed=dim, spread=2).to(dtype)
-    batch = torch.from_numpy(np.random.default_rng(1).integers(0, 3, 300))
-    features = torch.randn(300, 3, dtype=dtype, requires_grad=True)
+    batch = here(torch.from_numpy(np.random.default_rng(1).integers(0, 3, 300)))
+    features = here(torch.randn(300, 3, dtype=dtype)).requires_grad_()
     size = (voxel_size,) * dim if isinstance(voxel_size, float) else voxel_size
     expected = oracle.voxelize(
         f64(points), size, f64(features), batch=batch.tolist(), reduce=reduce, origin=origin
@@ -68,12 +69,12 @@ def test_voxelize(dim, voxel_size, origin, reduce, dtype):
         grad = grad * (features.detach() == voxels.features.detach()[row])
     elif reduce == "first":
         first = torch.tensor([row.tolist().index(v) for v in row.tolist()])
-        grad = grad * (first == torch.arange(300))[:, None]
+        grad = grad * here(first == torch.arange(300))[:, None]
     assert_close(features.grad, grad, tolerance, "gradient")
 
 
 def test_faces_belong_to_the_upper_voxel_and_negative_points_to_the_floor():
-    points = torch.tensor([[0.0], [0.5], [0.49], [-0.5], [-0.51], [-0.01], [1.0]])
+    points = here(torch.tensor([[0.0], [0.5], [0.49], [-0.5], [-0.51], [-0.01], [1.0]]))
     voxels = perception.voxelize(points, 0.5, features=points)
     assert oracle.as_sites(voxels.coords) == [(0, -2), (0, -1), (0, 0), (0, 1), (0, 2)]
     assert voxels.point_to_voxel.tolist() == [2, 3, 2, 1, 0, 1, 4]
@@ -81,7 +82,7 @@ def test_faces_belong_to_the_upper_voxel_and_negative_points_to_the_floor():
 
 def test_bounds_drop_points():
     points = _points(400, 3, seed=5)
-    features = torch.randn(400, 2, dtype=torch.float64)
+    features = here(torch.randn(400, 2, dtype=torch.float64))
     low, high = (-1.5, -2.0, 0.0), (1.0, 2.0, 2.5)
     expected = oracle.voxelize(f64(points), (0.5,) * 3, f64(features), bounds=(low, high))
     voxels = perception.voxelize(points, 0.5, features=features, bounds=(low, high))
@@ -94,7 +95,7 @@ def test_bounds_drop_points():
 
 def test_bounds_that_drop_everything():
     voxels = perception.voxelize(
-        _points(10, 3), 0.5, features=torch.ones(10, 2), bounds=((50.0,) * 3, (60.0,) * 3)
+        _points(10, 3), 0.5, features=here(torch.ones(10, 2)), bounds=((50.0,) * 3, (60.0,) * 3)
     )
     assert voxels.coords.shape == (0, 4)
     assert voxels.features.shape == (0, 2)
@@ -104,7 +105,7 @@ def test_bounds_that_drop_everything():
 @pytest.mark.parametrize("limit", [1, 3])
 def test_max_points_keeps_the_first_of_each_voxel(limit):
     points = _points(200, 2, seed=6, spread=1)
-    features = torch.randn(200, 2, dtype=torch.float64)
+    features = here(torch.randn(200, 2, dtype=torch.float64))
     everything = perception.voxelize(points, 0.5, features=features)
     limited = perception.voxelize(points, 0.5, features=features, max_points=limit)
     assert everything.counts.max() > 3
@@ -115,8 +116,8 @@ def test_max_points_keeps_the_first_of_each_voxel(limit):
 
 
 def test_order_of_points_changes_nothing_but_the_first():
-    points, order = _points(200, 3, seed=7), torch.randperm(200)
-    features = torch.randn(200, 2, dtype=torch.float64)
+    points, order = _points(200, 3, seed=7), here(torch.randperm(200))
+    features = here(torch.randn(200, 2, dtype=torch.float64))
     a = perception.voxelize(points, 0.5, features=features)
     b = perception.voxelize(points[order], 0.5, features=features[order])
     assert torch.equal(a.coords, b.coords)
@@ -131,15 +132,15 @@ def test_without_features_the_points_themselves_are_reduced():
 
 
 def test_far_points_reach_the_ends_of_int32():
-    points = torch.tensor([[2.0**31 - 1], [-(2.0**31)], [0.0]], dtype=torch.float64)
+    points = here(torch.tensor([[2.0**31 - 1], [-(2.0**31)], [0.0]], dtype=torch.float64))
     voxels = perception.voxelize(points, 1.0, features=points)
     assert oracle.as_sites(voxels.coords) == [(0, -(2**31)), (0, 0), (0, 2**31 - 1)]
 
 
 def test_from_points():
     points = _points(300, 3, seed=8)
-    batch = torch.arange(300) % 2
-    features = torch.randn(300, 2, dtype=torch.float64)
+    batch = here(torch.arange(300) % 2)
+    features = here(torch.randn(300, 2, dtype=torch.float64))
     for reduce in REDUCE:
         x = SparseTensor.from_points(points, features, 0.5, batch=batch, reduce=reduce)
         voxels = perception.voxelize(points, 0.5, features=features, batch=batch, reduce=reduce)
@@ -167,7 +168,7 @@ def test_devoxelize(dim, stride, voxel_size, origin, mode, dtype):
     coords = random_sites(150, dim, seed=dim, low=-3, high=4)
     x = random_tensor(coords, 3, dtype=dtype, stride=stride)
     points = _points(200, dim, seed=9, spread=2).to(dtype)
-    batch = torch.arange(200) % 3  # nothing is in sample 2
+    batch = here(torch.arange(200) % 3)  # nothing is in sample 2
     size = (voxel_size,) * dim if isinstance(voxel_size, float) else voxel_size
     terms = oracle.interpolation(
         oracle.as_sites(coords),
@@ -197,7 +198,7 @@ def test_devoxelize(dim, stride, voxel_size, origin, mode, dtype):
 
 def test_there_and_back():
     points = _points(200, 3, seed=10)
-    features = torch.randn(200, 2, dtype=torch.float64)
+    features = here(torch.randn(200, 2, dtype=torch.float64))
     voxels = perception.voxelize(points, 0.25, features=features)
     x = SparseTensor(voxels.features, voxels.coords)
     back = perception.devoxelize(x, points, 0.25)  # nearest is the default
@@ -212,7 +213,7 @@ def test_there_and_back():
 @pytest.mark.parametrize("origin", [0.0, (0.3, -51.2, -3.7)], ids=str)
 def test_every_float32_point_finds_its_own_voxel_again(origin, voxel_size):
     """Also at strides, and where dividing by 0.1 rounds: both ways agree on the arithmetic."""
-    points = torch.rand(50_000, 3) * 200 - 100
+    points = here(torch.rand(50_000, 3) * 200 - 100)
     voxels = perception.voxelize(points, voxel_size, features=points, origin=origin)
     x = SparseTensor(voxels.features, voxels.coords)
     back = perception.devoxelize(x, points, voxel_size, origin=origin)
@@ -221,7 +222,7 @@ def test_every_float32_point_finds_its_own_voxel_again(origin, voxel_size):
         [voxels.coords[:, :1], voxels.coords[:, 1:].div(4, rounding_mode="floor")], 1
     )
     unique, inverse = torch.unique(coarse, dim=0, return_inverse=True)
-    numbers = torch.arange(float(len(unique)))[:, None]
+    numbers = here(torch.arange(float(len(unique)))[:, None])
     back = perception.devoxelize(
         SparseTensor(numbers, unique, stride=4), points, voxel_size, origin=origin
     )
@@ -229,18 +230,18 @@ def test_every_float32_point_finds_its_own_voxel_again(origin, voxel_size):
 
 
 def test_trilinear_of_a_linear_field_is_exact():
-    grid = torch.nonzero(torch.ones(1, 6, 6, 6)).int()
+    grid = here(torch.nonzero(torch.ones(1, 6, 6, 6)).int())
     centres = (grid[:, 1:] + 0.5).double() * 0.5 * 2
-    slope = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    slope = here(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
     x = SparseTensor((centres @ slope)[:, None] + 3, grid, stride=2)
-    points = torch.rand(50, 3, dtype=torch.float64) * 5 + 0.5  # inside the outermost centres
+    points = here(torch.rand(50, 3, dtype=torch.float64) * 5 + 0.5)  # inside the outermost centres
     y = perception.devoxelize(x, points, 0.5, mode="trilinear")
     assert_close(y[:, 0], points @ slope + 3, 1e-12, "linear field")
 
 
 def test_trilinear_on_an_absent_site_uses_the_others():
     """A point in the middle of a hole sees nothing; a step aside it sees its neighbour fully."""
-    x = SparseTensor(torch.tensor([[4.0], [8.0]]), torch.tensor([[0, 0], [0, 3]]).int())
-    points = torch.tensor([[0.5], [1.25], [1.5], [2.0], [3.5], [9.0]])
+    x = here(SparseTensor(torch.tensor([[4.0], [8.0]]), torch.tensor([[0, 0], [0, 3]]).int()))
+    points = here(torch.tensor([[0.5], [1.25], [1.5], [2.0], [3.5], [9.0]]))
     y = perception.devoxelize(x, points, 1.0, mode="trilinear")
     assert y.flatten().tolist() == [4.0, 4.0, 0.0, 0.0, 8.0, 0.0]

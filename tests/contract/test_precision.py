@@ -5,10 +5,11 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from checks import f64, random_sites, random_tensor, randomized
+from checks import f64, here, random_sites, random_tensor, randomized
 
 from perception import SparseTensor, nn
 
+pytestmark = pytest.mark.usefixtures("device")
 HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
 CONVS = {
     "conv": (lambda **kw: nn.Conv(32, 24, 3, **kw), 1, 1, False),
@@ -51,7 +52,7 @@ def test_half_precision_accumulates_in_float32(name, bias, dtype):
         rounded = rounded + abs(reference - b)
     _assert_rounded(y.features, reference, magnitude, rounded, "output")
 
-    grad_out = torch.randn(y.features.shape).to(dtype)
+    grad_out = here(torch.randn(y.features.shape).to(dtype))
     y.features.backward(grad_out)
     grads = oracle.conv_backward(f64(grad_out), features, weight, links, groups)
     sizes = oracle.conv_backward(abs(f64(grad_out)), abs(features), abs(weight), links, groups)
@@ -70,7 +71,7 @@ def test_half_precision_accumulates_in_float32(name, bias, dtype):
 def test_half_precision_pooling(pool, dtype):
     coords = random_sites(100, 3, seed=2)
     x = random_tensor(coords, 5, dtype=dtype)
-    y = pool(x)
+    y = here(pool)(x)
     assert y.dtype == dtype
     mode = type(pool).__name__[:3].lower()
     links = oracle.pairs(
@@ -87,10 +88,10 @@ def test_large_float16_sums_do_not_overflow_on_the_way():
         torch.tensor([[60000.0], [60000.0], [-60000.0]], dtype=torch.float16),
         torch.tensor([[0, -1], [0, 0], [0, 1]], dtype=torch.int32),
     )
-    layer = nn.Conv(1, 1, 3, bias=False, dim=1).half()
+    layer = here(nn.Conv(1, 1, 3, bias=False, dim=1).half())
     with torch.no_grad():
         layer.weight.fill_(1)
-    assert layer(x).features[1].item() == 60000.0
+    assert layer(here(x)).features[1].item() == 60000.0
 
 
 @pytest.mark.parametrize("mode", ["AvgPool", "GlobalPool"])
@@ -98,7 +99,7 @@ def test_the_mean_of_large_float16_numbers_is_finite(mode):
     coords = torch.tensor([[0, i] for i in range(4)], dtype=torch.int32)
     x = SparseTensor(torch.full((4, 1), 40000.0, dtype=torch.float16), coords)
     pool = nn.AvgPool(4, 4, dim=1) if mode == "AvgPool" else nn.GlobalPool("avg")
-    assert pool(x).features.item() == 40000.0
+    assert here(pool)(here(x)).features.item() == 40000.0
 
 
 @pytest.mark.parametrize("weight", [torch.float32, torch.bfloat16, torch.float64], ids=str)
@@ -106,11 +107,12 @@ def test_the_mean_of_large_float16_numbers_is_finite(mode):
     "features", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str
 )
 @pytest.mark.parametrize("target", [torch.bfloat16, torch.float16], ids=str)
-def test_autocast_gives_the_dtypes_of_conv3d(features, weight, target):
-    ours, theirs = nn.Conv(2, 2, 3).to(weight), torch.nn.Conv3d(2, 2, 3, padding=1).to(weight)
-    grid = SparseTensor.from_dense(torch.randn(1, 2, 3, 3, 3)).to(features)
+def test_autocast_gives_the_dtypes_of_conv3d(device, features, weight, target):
+    ours = here(nn.Conv(2, 2, 3).to(weight))
+    theirs = here(torch.nn.Conv3d(2, 2, 3, padding=1).to(weight))
+    grid = SparseTensor.from_dense(here(torch.randn(1, 2, 3, 3, 3))).to(features)
     dense = grid.dense()
-    with torch.autocast("cpu", target):
+    with torch.autocast(device.type, target):
         try:
             expected = theirs(dense)
         except RuntimeError:
@@ -125,29 +127,29 @@ def test_autocast_gives_the_dtypes_of_conv3d(features, weight, target):
 
 
 @pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
-def test_autocast_computes_what_bfloat16_computes(kind):
+def test_autocast_computes_what_bfloat16_computes(device, kind):
     x = random_tensor(random_sites(60, 3), 8, dtype=torch.float32)
     layer = randomized(getattr(nn, kind)(8, 8, 3, bias=False), torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         y = layer(x)
     assert y.dtype == torch.bfloat16
-    half = getattr(nn, kind)(8, 8, 3, bias=False).to(torch.bfloat16)
+    half = here(getattr(nn, kind)(8, 8, 3, bias=False).to(torch.bfloat16))
     half.load_state_dict(layer.state_dict())
     assert torch.equal(y.features, half(x.replace(x.features.bfloat16())).features)
     y.features.float().sum().backward()
     assert layer.weight.grad.dtype == torch.float32
     assert x.features.grad.dtype == torch.float32
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(device.type, enabled=False):
         assert layer(x).dtype == torch.float32
 
 
-def test_a_step_of_training_under_autocast():
+def test_a_step_of_training_under_autocast(device):
     net = torch.nn.Sequential(
         nn.Conv(4, 8, 3), nn.BatchNorm(8), nn.ReLU(), nn.Conv(8, 8, 2, stride=2), nn.MaxPool(2, 2)
-    )
+    ).to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     x = random_tensor(random_sites(80, 3), 4, dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         loss = net(x).features.float().square().mean()
     loss.backward()
     optimizer.step()
@@ -155,9 +157,9 @@ def test_a_step_of_training_under_autocast():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
-def test_to(dtype):
+def test_to(device, dtype):
     x = random_tensor(random_sites(20, 3), 2, dtype=torch.float32, stride=2, batch_size=5)
-    for y in (x.to(dtype), x.to(dtype=dtype), x.to("cpu", dtype)):
+    for y in (x.to(dtype), x.to(dtype=dtype), x.to(device, dtype), x.to("cpu", dtype).to(device)):
         assert y.dtype == y.features.dtype == dtype
         assert y.coords.dtype == torch.int32
         assert torch.equal(y.coords, x.coords)
@@ -165,6 +167,7 @@ def test_to(dtype):
         assert (y.stride, y.batch_size) == (x.stride, 5)
     assert x.to("cpu").dtype == torch.float32
     assert x.to(torch.device("cpu")).device == torch.device("cpu")
+    assert x.to("cpu").coords.device == torch.device("cpu")
     x.to(dtype).features.sum().backward()
     assert (x.features.grad == 1).all()
 
@@ -172,4 +175,4 @@ def test_to(dtype):
 def test_float32_mixed_up_with_float64_is_an_error():
     x = random_tensor(random_sites(20, 3), 2, dtype=torch.float32)
     with pytest.raises(TypeError, match="float64"):
-        nn.Conv(2, 2, 3).double()(x)
+        here(nn.Conv(2, 2, 3).double())(x)

@@ -6,33 +6,36 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from checks import assert_close, assert_same, by_site, f64, random_sites, random_tensor
+from checks import assert_close, assert_same, by_site, f64, here, random_sites, random_tensor
 
 import perception
 from perception import SparseTensor
 
+pytestmark = pytest.mark.usefixtures("device")
 
-def test_attributes():
+
+def test_attributes(device):
     coords = random_sites(20, 4, batch_size=3)
-    x = SparseTensor(torch.zeros(len(coords), 5), coords, stride=(1, 2, 3, 4), batch_size=7)
+    features = here(torch.zeros(len(coords), 5))
+    x = SparseTensor(features, coords, stride=(1, 2, 3, 4), batch_size=7)
     assert x.features.shape == (20, 5)
     assert torch.equal(x.coords, coords)
     assert x.stride == (1, 2, 3, 4)
     assert (x.dim, x.batch_size, x.num_sites) == (4, 7, 20)
-    assert x.device == torch.device("cpu")
+    assert x.device == device
     assert x.dtype == torch.float32
-    assert SparseTensor(torch.zeros(20, 1), coords).stride == (1, 1, 1, 1)
-    assert SparseTensor(torch.zeros(20, 1), coords, stride=2).stride == (2, 2, 2, 2)
+    assert SparseTensor(features, coords).stride == (1, 1, 1, 1)
+    assert SparseTensor(features, coords, stride=2).stride == (2, 2, 2, 2)
 
 
 def test_default_batch_size_counts_the_samples():
-    coords = torch.tensor([[3, 0, 0], [1, 0, 0]], dtype=torch.int32)
-    assert SparseTensor(torch.zeros(2, 1), coords).batch_size == 4
+    coords = here(torch.tensor([[3, 0, 0], [1, 0, 0]], dtype=torch.int32))
+    assert SparseTensor(here(torch.zeros(2, 1)), coords).batch_size == 4
 
 
 def test_replace_keeps_the_sites():
     x = random_tensor(random_sites(20, 2), 3, stride=2, batch_size=4)
-    y = x.replace(torch.ones(x.num_sites, 8))
+    y = x.replace(here(torch.ones(x.num_sites, 8)))
     assert torch.equal(y.coords, x.coords)
     assert y.coords.data_ptr() == x.coords.data_ptr()
     assert (y.stride, y.batch_size, y.dtype) == (x.stride, 4, torch.float32)
@@ -60,7 +63,8 @@ def test_union(dim):
 
 def test_union_with_empty_with_itself_and_of_batches():
     x = random_tensor(random_sites(20, 2), 3, batch_size=2)
-    empty = SparseTensor(torch.zeros(0, 3).double(), torch.zeros(0, 3).int(), batch_size=5)
+    nothing = torch.zeros(0, 3)
+    empty = SparseTensor(here(nothing.double()), here(nothing.int()), batch_size=5)
     assert_same(perception.union(x, empty), x, 0)
     assert_same(perception.union(empty, x), x, 0)
     assert perception.union(x, empty).batch_size == 5
@@ -69,7 +73,7 @@ def test_union_with_empty_with_itself_and_of_batches():
 
 def test_cat():
     x = random_tensor(random_sites(30, 3), 2)
-    y = x.replace(torch.randn(30, 5, dtype=torch.float64))
+    y = x.replace(here(torch.randn(30, 5, dtype=torch.float64)))
     joined = perception.cat([x, y, x])
     assert torch.equal(joined.features, torch.cat([x.features, y.features, x.features], 1))
     assert torch.equal(joined.coords, x.coords)
@@ -77,8 +81,8 @@ def test_cat():
 
 def test_cat_aligns_rows_to_the_first():
     x = random_tensor(random_sites(30, 3), 2, stride=2)
-    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
-    features = torch.randn(30, 3, dtype=torch.float64)
+    order = here(torch.randperm(30, generator=torch.Generator().manual_seed(0)))
+    features = here(torch.randn(30, 3, dtype=torch.float64))
     y = SparseTensor(features[order], x.coords[order].contiguous(), stride=2)
     joined = perception.cat([x, y])
     assert torch.equal(joined.coords, x.coords)
@@ -90,10 +94,10 @@ def test_cat_aligns_rows_to_the_first():
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_arithmetic(operator, shuffle):
     a = random_tensor(random_sites(30, 3), 2, seed=1)
-    values = torch.randn(30, 2, dtype=torch.float64)
-    order = torch.arange(30)
+    values = here(torch.randn(30, 2, dtype=torch.float64))
+    order = here(torch.arange(30))
     if shuffle:
-        order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+        order = here(torch.randperm(30, generator=torch.Generator().manual_seed(0)))
     b = SparseTensor(values[order], a.coords[order].contiguous())
     y = {"add": a + b, "sub": a - b, "mul": a * b}[operator]
     expected = getattr(torch, operator)(a.features, values)
@@ -103,15 +107,15 @@ def test_arithmetic(operator, shuffle):
 
 def test_prune():
     x = random_tensor(random_sites(30, 3), 2, stride=2, batch_size=5)
-    mask = torch.arange(30) % 3 == 0
+    mask = here(torch.arange(30) % 3 == 0)
     y = x.prune(mask)
     assert torch.equal(y.coords, x.coords[mask])
     assert torch.equal(y.features, x.features[mask])
     assert (y.stride, y.batch_size) == ((2, 2, 2), 5)
     y.features.sum().backward()
     assert torch.equal(x.features.grad, mask[:, None].double().expand(30, 2))
-    assert x.prune(torch.zeros(30, dtype=torch.bool)).num_sites == 0
-    assert_same(x.prune(torch.ones(30, dtype=torch.bool)), x, 0)
+    assert x.prune(here(torch.zeros(30, dtype=torch.bool))).num_sites == 0
+    assert_same(x.prune(here(torch.ones(30, dtype=torch.bool))), x, 0)
 
 
 @pytest.mark.parametrize("dim", range(1, 6))
@@ -136,7 +140,7 @@ def test_bounds_and_dense(dim):
 
 def test_dense_of_a_given_frame():
     coords = torch.tensor([[0, -1, 2], [1, 0, 4]], dtype=torch.int32)
-    x = SparseTensor(torch.tensor([[1.0], [2.0]]), coords)
+    x = here(SparseTensor(torch.tensor([[1.0], [2.0]]), coords))
     dense = x.dense(min_coords=(-2, 0), shape=(4, 6))
     assert dense.shape == (2, 1, 4, 6)
     assert dense[0, 0, 1, 2] == 1
@@ -159,6 +163,7 @@ def test_from_dense_keeps_sites_where_any_channel_is_not_zero():
     dense = torch.zeros(2, 3, 4, 5)
     dense[0, 1, 2, 3] = 7
     dense[1, 2, 0, 0] = -1
+    dense = here(dense)
     x = SparseTensor.from_dense(dense)
     assert sorted(oracle.as_sites(x.coords)) == [(0, 2, 3), (1, 0, 0)]
     assert by_site(x)[(0, 2, 3)].tolist() == [0, 7, 0]
@@ -174,7 +179,8 @@ def test_samples_of_a_batch_round_trip(dim):
         for s in range(3)
     ]
     nothing = torch.zeros(0, 1 + dim, dtype=torch.int32)
-    samples.insert(1, SparseTensor(torch.zeros(0, 2).double(), nothing, stride=2, batch_size=1))
+    empty = SparseTensor(torch.zeros(0, 2).double(), nothing, stride=2, batch_size=1)
+    samples.insert(1, here(empty))
     together = perception.batch(samples)
     assert together.batch_size == 4
     assert together.stride == (2,) * dim
@@ -189,7 +195,7 @@ def test_samples_of_a_batch_round_trip(dim):
 
 def test_decompose_interleaved_rows_and_empty_samples():
     coords = torch.tensor([[2, 0], [0, 5], [2, 1], [0, 4]], dtype=torch.int32)
-    x = SparseTensor(torch.arange(4.0)[:, None], coords, batch_size=4)
+    x = here(SparseTensor(torch.arange(4.0)[:, None], coords, batch_size=4))
     parts = x.decompose()
     assert [p.num_sites for p in parts] == [2, 0, 2, 0]
     assert by_site(parts[0]) == {(0, 5): [1.0], (0, 4): [3.0]}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from checks import check_conv, in_order, random_sites, random_tensor, randomized
+from checks import check_conv, here, in_order, random_sites, random_tensor, randomized
 from oracle import INT32_MAX, INT32_MIN
 
 import perception
 from perception import nn
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @pytest.mark.parametrize("stride", [1, 2, (1, 2, 3)])
@@ -73,9 +75,9 @@ def test_bounds_that_exclude_everything():
 def test_floor_stride_of_negative_sites():
     """-1 belongs to -1 at stride 2, not to 0: floor, not truncation."""
     coords = torch.tensor([[0, -1], [0, -2], [0, -3], [0, 0], [0, 1]], dtype=torch.int32)
-    y = nn.Conv(1, 1, 2, stride=2, dim=1)(random_tensor(coords, 1, dtype=torch.float32))
+    y = here(nn.Conv(1, 1, 2, stride=2, dim=1))(random_tensor(coords, 1, dtype=torch.float32))
     assert sorted(oracle.as_sites(y.coords)) == [(0, -2), (0, -1), (0, 0)]
-    y = nn.Conv(1, 1, 2, stride=3, dim=1)(random_tensor(coords, 1, dtype=torch.float32))
+    y = here(nn.Conv(1, 1, 2, stride=3, dim=1))(random_tensor(coords, 1, dtype=torch.float32))
     assert sorted(oracle.as_sites(y.coords)) == [(0, -1), (0, 0)]
 
 
@@ -96,7 +98,7 @@ def _corners(dim: int) -> torch.Tensor:
     rows |= set(oracle.as_sites(random_sites(20, dim, seed=dim, low=-2, high=3)))
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
     listed = sorted(rows)
-    return torch.tensor([listed[i] for i in order], dtype=torch.int32)
+    return here(torch.tensor([listed[i] for i in order], dtype=torch.int32))
 
 
 @pytest.mark.parametrize("order", ["shuffled", "sorted"])
@@ -134,7 +136,7 @@ def test_displacements_of_the_size_of_int32(dilation):
 def test_stride_times_site_does_not_wrap():
     """2 * 2^30 = 2^31 is no site; -2^31, where int32 would wrap to, is one."""
     coords = torch.tensor([[0, INT32_MIN], [0, 0], [0, INT32_MAX]], dtype=torch.int32)
-    wanted = torch.tensor([[0, 2**30], [0, INT32_MAX], [0, -(2**30)]], dtype=torch.int32)
+    wanted = here(torch.tensor([[0, 2**30], [0, INT32_MAX], [0, -(2**30)]], dtype=torch.int32))
     y = check_conv(
         randomized(nn.Conv(1, 1, 3, stride=2, dim=1)),
         random_tensor(coords, 1),
@@ -152,7 +154,7 @@ def test_reach_beyond_int32_is_an_error_unless_bounds_exclude_it(dim):
     coords = _corners(dim)
     offsets = oracle.taps(dim, 3, kernel="cross")
     with pytest.raises(ValueError, match="int32"):
-        nn.Conv(1, 1, 3, kernel="cross", dim=dim, sites="reach")(
+        here(nn.Conv(1, 1, 3, kernel="cross", dim=dim, sites="reach"))(
             random_tensor(coords, 1, dtype=torch.float32)
         )
     bounds = ((INT32_MIN,) * dim, (INT32_MAX,) * dim)
@@ -206,7 +208,7 @@ def test_large_batch_indices(batch):
 def test_far_apart_pooling_and_union():
     coords = _corners(3)
     x = random_tensor(coords, 2)
-    pooled = nn.SumPool(2, 2)(x)
+    pooled = here(nn.SumPool(2, 2))(x)
     expected = oracle.floor_stride(oracle.as_sites(coords), (2, 2, 2))
     assert sorted(oracle.as_sites(pooled.coords)) == expected
     torch.testing.assert_close(pooled.features.sum(0), x.features.sum(0))
@@ -219,4 +221,4 @@ def test_duplicates_are_found_at_the_ends_of_int32():
     repeated = torch.cat([coords, coords[7:8]])
     name = str(oracle.as_sites(coords[7:8])[0]).strip("()")
     with pytest.raises(ValueError, match=name):
-        perception.SparseTensor(torch.zeros(len(repeated), 1), repeated)
+        perception.SparseTensor(here(torch.zeros(len(repeated), 1)), repeated)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checks import assert_same, by_site, random_sites, random_tensor, randomized
+from checks import assert_same, by_site, here, random_sites, random_tensor, randomized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perception
 from perception import SparseTensor, nn
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def _layers(dim: int) -> dict[str, torch.nn.Module]:
@@ -67,7 +69,7 @@ def test_translation(name, shift):
     elif name in ABSOLUTE:
         scale = 0.0
     move = torch.tensor([0, shift, 0, -shift], dtype=torch.int32)
-    moved = by_site(layer(SparseTensor(x.features, x.coords + move)))
+    moved = by_site(layer(SparseTensor(x.features, x.coords + here(move))))
     y = layer(x)
     out = (move.double() * scale).to(torch.int32)
     assert_same(
@@ -123,7 +125,7 @@ def test_an_impulse_paints_the_kernel():
     """A single site through all sites around it shows weight[k] at site - offsets[k]."""
     layer = randomized(nn.Conv(1, 1, 3, bias=False, sites="reach"))
     x = SparseTensor(torch.ones(1, 1).double(), torch.tensor([[0, 5, -7, 2]], dtype=torch.int32))
-    painted = by_site(layer(x))
+    painted = by_site(layer(here(x)))
     assert len(painted) == 27
     for tap, offset in enumerate(layer.offsets.tolist()):
         site = (0, *(c - d for c, d in zip((5, -7, 2), offset, strict=True)))

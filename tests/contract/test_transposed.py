@@ -5,11 +5,20 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from checks import TOLERANCE, assert_close, check_conv, random_sites, random_tensor, randomized
+from checks import (
+    TOLERANCE,
+    assert_close,
+    check_conv,
+    here,
+    random_sites,
+    random_tensor,
+    randomized,
+)
 
 import perception
 from perception import nn
 
+pytestmark = pytest.mark.usefixtures("device")
 VARIANTS = [  # kernel, stride, dilation, padding
     (2, 2, 1, "same"),
     (3, 2, 1, "same"),
@@ -183,7 +192,7 @@ def test_adjoint(kernel, stride, dilation, padding, kernel_kind, dtype):
         "bias": False,
     }
     conv = randomized(nn.Conv(5, 3, kernel, **options), dtype)
-    adjoint = nn.ConvTranspose(3, 5, kernel, **options).to(dtype)
+    adjoint = here(nn.ConvTranspose(3, 5, kernel, **options).to(dtype))
     with torch.no_grad():
         adjoint.weight.copy_(conv.weight.transpose(1, 2))
     x = random_tensor(random_sites(80, 3, seed=8), 5, dtype=dtype)
@@ -198,7 +207,7 @@ def test_adjoint(kernel, stride, dilation, padding, kernel_kind, dtype):
 @pytest.mark.parametrize("groups", [2, 4])
 def test_adjoint_of_groups_transposes_each_group(groups):
     conv = randomized(nn.Conv(8, 4, 3, stride=2, groups=groups, bias=False))
-    adjoint = nn.ConvTranspose(4, 8, 3, stride=2, groups=groups, bias=False).double()
+    adjoint = here(nn.ConvTranspose(4, 8, 3, stride=2, groups=groups, bias=False).double())
     assert adjoint.weight.shape == (27, 4 // groups, 8)
     blocks = conv.weight.detach().reshape(27, 8 // groups, groups, 4 // groups)
     with torch.no_grad():
@@ -213,7 +222,7 @@ def test_adjoint_of_groups_transposes_each_group(groups):
 
 def test_adjoint_between_any_two_sets_of_sites():
     conv = randomized(nn.Conv(3, 4, 3, stride=2, bias=False))
-    adjoint = nn.ConvTranspose(4, 3, 3, stride=2, bias=False).double()
+    adjoint = here(nn.ConvTranspose(4, 3, 3, stride=2, bias=False).double())
     with torch.no_grad():
         adjoint.weight.copy_(conv.weight.transpose(1, 2))
     x = random_tensor(random_sites(60, 3, seed=10), 3)
