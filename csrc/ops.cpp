@@ -42,5 +42,6 @@ STABLE_TORCH_LIBRARY(perception, m) {
   m.def(
       "batch_norm_backward(Tensor grad, Tensor x, Tensor? weight, Tensor mean, Tensor var, float eps) "
       "-> (Tensor dx, Tensor dweight, Tensor dbias)");
+  m.def("normalize(Tensor x, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, float eps) -> Tensor");
   m.def("instruction_set() -> int");
 }

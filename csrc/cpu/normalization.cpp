@@ -144,8 +144,35 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor
   return {dx_tensor, dweight, dbias};
 }
 
+// y = (x - mean) / sqrt(var + eps) * weight + bias with given statistics.
+Tensor normalize(const Tensor& x_tensor, const Tensor& mean_tensor, const Tensor& var_tensor,
+                 const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, double eps) {
+  STD_TORCH_CHECK(x_tensor.dim() == 2, "normalize: x must be [N, C]");
+  const Tensor x_c = torch::stable::contiguous(x_tensor);
+  const int64_t rows = x_c.size(0), channels = x_c.size(1);
+  Tensor y_tensor = torch::stable::empty_like(x_c);
+  dispatch_floating(x_c.scalar_type(), "normalize", [&](auto tag) {
+    using T = decltype(tag);
+    using A = Accumulator<T>;
+    const std::vector<A> mean = read<A>(mean_tensor, channels, 0), var = read<A>(var_tensor, channels, 1);
+    std::vector<A> scale = read<A>(weight, channels, 1);
+    const std::vector<A> shift = read<A>(bias, channels, 0);
+    for (int64_t c = 0; c < channels; ++c) scale[c] /= std::sqrt(var[c] + static_cast<A>(eps));
+    const T* x = x_c.const_data_ptr<T>();
+    T* y = y_tensor.mutable_data_ptr<T>();
+    parallel_blocks(rows, kBlock, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t c = 0; c < channels; ++c)
+          y[i * channels + c] =
+              static_cast<T>((static_cast<A>(x[i * channels + c]) - mean[c]) * scale[c] + shift[c]);
+    });
+  });
+  return y_tensor;
+}
+
 STABLE_TORCH_LIBRARY_IMPL(perception, CPU, m) {
   m.impl("sum_rows", TORCH_BOX(&sum_rows));
+  m.impl("normalize", TORCH_BOX(&normalize));
   m.impl("batch_norm", TORCH_BOX(&batch_norm));
   m.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));
 }

@@ -71,6 +71,7 @@ add_library(perception_cuda MODULE
   cuda/index.cu
   cuda/kernel_map.cu
   cuda/normalization.cu
+  cuda/normalize.cu
   cuda/points.cu
   cuda/reach.cu
   cuda/segment.cu
