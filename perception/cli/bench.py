@@ -7,29 +7,37 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perception.tools.bench.conv import Shape
+    from perception.tools.bench.limits import Limits
+    from perception.tools.bench.peers import Library
     from perception.tools.bench.report import ScanResult
-    from perception.tools.bench.workload import Sequence4D, Workload
+    from perception.tools.bench.sides import Shape
+    from perception.tools.bench.target import Target
+    from perception.tools.bench.workload import Sequence4D, VoxelSize, Workload
 
-VOXEL = 0.05
-QUICK_VOXEL = 0.1
+VOXEL = (0.05,) * 3
+QUICK_VOXEL = (0.1,) * 3
+NETWORKS = ("minkunet", "unet", "second", "centerpoint")
+TOPICS = ("voxelize", "maps", "layers", *NETWORKS, "cold")
+CPU_TOPICS = ("voxelize", "maps", "layers", "minkunet")
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
     result = argparse.ArgumentParser(
         prog="perception bench",
-        description="Times voxelization, kernel maps, convolution layers and a whole MinkUNet42, as "
-        "milliseconds, as a share of what this machine can do at most, and next to spconv where it "
-        "is installed.",
+        description="Times voxelization, kernel maps, convolution layers and whole networks, as "
+        "milliseconds, against what this machine can do at most, and next to spconv and "
+        "spconv-triton where they are installed.",
         epilog="Without PATH a simulated street scan is measured. A layer is KIND:IN:OUT[@STRIDE], "
-        "e.g. subm:64:64, down:32:64, up:64:32, subm:384:256@8.",
+        "e.g. subm:64:64, down:32:64 (2^3), down3:32:64 (3^3), up:64:32, subm:384:256@8.",
     )
     result.add_argument(
         "paths",
@@ -37,12 +45,26 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a point file, or a folder of frames (adds 4D maps)",
     )
+    result.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    result.add_argument(
+        "--dtype",
+        choices=PRECISIONS,
+        help="of features and weights (default float32, on cuda float16); others need cuda",
+    )
     result.add_argument(
         "--voxel",
         action="append",
-        type=_positive_float,
+        type=_voxel,
         metavar="METRES",
-        help=f"voxel size; repeat it for several (default {VOXEL}, with --quick {QUICK_VOXEL})",
+        help="voxel size, one number or three (0.1,0.1,0.2); repeat it for several "
+        f"(default {VOXEL[0]}, with --quick {QUICK_VOXEL[0]})",
+    )
+    result.add_argument(
+        "--batch",
+        action="append",
+        type=_positive_int,
+        metavar="N",
+        help="scans in a batch: a folder's first N, or N copies; repeat it for several (default 1)",
     )
     result.add_argument(
         "--threads",
@@ -52,6 +74,20 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--layers", nargs="+", metavar="LAYER", help="measure these layers and nothing else"
+    )
+    result.add_argument(
+        "--only",
+        nargs="+",
+        choices=TOPICS,
+        metavar="TOPIC",
+        help=f"of {', '.join(TOPICS)} (default: all, on the cpu {', '.join(CPU_TOPICS)})",
+    )
+    result.add_argument(
+        "--against",
+        nargs="*",
+        metavar="LIBRARY",
+        help="compare with these of spconv and spconv-triton, or with none (default: all that are "
+        "installed and run on the device)",
     )
     result.add_argument(
         "--quick", action="store_true", help="larger voxels, fewer layers and repetitions"
@@ -64,7 +100,7 @@ def run(argv: list[str]) -> int:
     """Measures and prints.
 
     Returns:
-        0.
+        0, or 1 where something could not be measured; it is named, and the rest is there.
 
     Raises:
         FileNotFoundError: a PATH or the folder of the JSON file does not exist.
@@ -80,94 +116,192 @@ def run(argv: list[str]) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     import torch
 
-    from perception.tools.bench import report
-    from perception.tools.bench.conv import DEFAULT, QUICK, Shape
+    from perception.tools.bench import peers, report
     from perception.tools.bench.limits import measure_limits
+    from perception.tools.bench.report import ScanResult
 
-    try:
-        shapes = (
-            tuple(map(Shape.parse, args.layers))
-            if args.layers
-            else QUICK
-            if args.quick
-            else DEFAULT
-        )
-    except ValueError as error:
-        options.error(str(error))
-    scans = list(_scans(args.paths, args.voxel or [QUICK_VOXEL if args.quick else VOXEL]))
+    target = _target(options, args)
+    shapes = _shapes(options, args, target)
+    libraries = peers.available(target, args.against)
+    voxels = args.voxel or [QUICK_VOXEL if args.quick else VOXEL]
+    scans = list(_scans(args.paths, voxels, args.batch or [1]))
 
     threads_before = torch.get_num_threads()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    results: list[ScanResult] = []
     try:
-        about, load = report.machine(), {"start": _load()}
-        print(report.render_machine(about, load["start"][0] if load["start"] else None))
-        limits = measure_limits(quick=args.quick)
-        results = []
-        for scan, sequence in scans:
-            _progress(f"{scan.name} at {scan.voxel_size:g} m ...")
-            result = _measure(scan, sequence, shapes, args, peer=about["spconv"] is not None)
-            limits = limits.best_of(measure_limits(quick=args.quick))
-            results.append(result)
-        load["end"] = _load()
+        with target.switches():
+            about, load = report.machine(target, libraries), {"start": _load()}
+            print(report.render_machine(about, load["start"][0] if load["start"] else None))
+            limits = measure_limits(quick=args.quick, target=target)
+
+            def save() -> None:
+                load["end"] = _load()
+                _write(args.json, argv, results, limits, about, load)
+
+            for scan, sequence in scans:
+                _progress(f"{scan.name} at {scan.voxel_text} ...")
+                results.append(ScanResult.of(scan))
+                try:
+                    _measure(results[-1], scan, sequence, shapes, args, target, libraries, save)
+                except DeviceLost as error:
+                    results[-1].failures.append(f"the GPU takes no more work: {error}")
+                    break
+                limits = limits.best_of(measure_limits(quick=args.quick, target=target))
+            save()
     finally:
         torch.set_num_threads(threads_before)
     print(report.render_limits(limits))
     for result in results:
         print("\n" + report.render_scan(result, limits), flush=True)
-    if args.json is not None:
-        values = report.record(
-            results,
-            limits,
-            about,
-            command=shlex.join(["perception", "bench", *argv]),
-            date=datetime.now().astimezone().isoformat(timespec="seconds"),
-            load=load,
-        )
-        args.json.write_text(json.dumps(values, indent=1) + "\n")
-    return 0
+    return int(any(result.failures for result in results))
 
 
-def _scans(paths: list[str], voxels: list[float]) -> Iterator[tuple[Workload, Sequence4D | None]]:
+class DeviceLost(RuntimeError):
+    """After an error from which the GPU does not recover in this process."""
+
+
+def _target(options: argparse.ArgumentParser, args: argparse.Namespace) -> Target:
+    import torch
+
+    from perception._native import supports
+    from perception.tools.bench.target import Target
+
+    if args.device == "cpu":
+        if args.dtype not in (None, "float32"):
+            options.error(f"--dtype {args.dtype} is measured on --device cuda only")
+        return Target()
+    if not torch.cuda.is_available():
+        options.error("--device cuda: this torch sees no CUDA device; see perception doctor")
+    if not supports("cuda"):
+        options.error("--device cuda: this build has no CUDA operators; see perception doctor")
+    return Target(torch.device("cuda", torch.cuda.current_device()), args.dtype or "float16")
+
+
+def _shapes(
+    options: argparse.ArgumentParser, args: argparse.Namespace, target: Target
+) -> tuple[Shape, ...]:
+    from perception.tools.bench.conv import DEFAULT, GPU, QUICK
+    from perception.tools.bench.sides import Shape
+
+    if not args.layers:
+        return GPU if target.is_cuda else QUICK if args.quick else DEFAULT
+    try:
+        return tuple(map(Shape.parse, args.layers))
+    except ValueError as error:
+        options.error(str(error))
+
+
+def _scans(
+    paths: list[str], voxels: list[VoxelSize], batches: list[int]
+) -> Iterator[tuple[Workload, Sequence4D | None]]:
     from perception.tools.bench import workload
 
     for voxel in voxels:
-        if not paths:
-            yield workload.simulated(voxel), workload.simulated_sequence()
-        for path in paths:
-            yield workload.from_path(path, voxel)
+        for batch in batches:
+            if not paths:
+                yield workload.simulated(voxel, batch=batch), workload.simulated_sequence()
+            for path in paths:
+                yield workload.from_path(path, voxel, batch=batch)
 
 
 def _measure(
+    result: ScanResult,
     scan: Workload,
     sequence: Sequence4D | None,
     shapes: tuple[Shape, ...],
     args: argparse.Namespace,
-    *,
-    peer: bool,
-) -> ScanResult:
-    from perception.tools.bench import conv, kernel_map, network, voxelize
-    from perception.tools.bench.report import ScanResult
+    target: Target,
+    libraries: list[Library],
+    save: Callable[[], None],
+) -> None:
+    """Adds everything that is asked for to the result, and saves after each part."""
+    from perception.tools.bench import cold, conv, kernel_map, network, voxelize
     from perception.tools.bench.timing import Effort
 
     effort = Effort(0.1, 2, 10) if args.quick else Effort(0.6, 3, 20)
-    sites = scan.tensor().sites
-    result = ScanResult(scan.name, scan.voxel_size, len(scan.points), sites.num_sites)
-    if not args.layers:
-        result.rows += voxelize.measure(scan, effort)
-        result.rows += kernel_map.measure(scan, effort, peer=peer)
+    long = Effort(0.0, 1, 1) if args.quick else Effort(20.0, 2, 5)
+    if target.is_cuda:
+        effort = Effort(0.05 if args.quick else 0.15, 5, 30)
+        long = Effort(0.1 if args.quick else 0.8, 5, 30)
+    topics = args.only or (TOPICS if target.is_cuda else CPU_TOPICS)
+    if args.layers:
+        topics = ("layers",)
+    sites = scan.tensor(target.device).sites
+    compared = {"libraries": libraries}
+    there: dict[str, Any] = {**compared, "target": target}
+    parts: list[tuple[str, Callable[[], Any]]] = []
+    if "voxelize" in topics:
+        parts.append(("voxelization", partial(voxelize.measure, scan, effort, target=target)))
+    if "maps" in topics and target.is_cuda:
+        parts += kernel_map.gpu_parts(sites, effort, **there)
+    elif "maps" in topics:
+        parts.append(("maps", partial(kernel_map.measure, scan, effort, **compared)))
         if sequence is not None:
             result.sequence = sequence.name
-            result.rows += kernel_map.measure_4d(sequence, effort, peer=peer)
-    for shape in shapes:
-        _progress(f"  {shape}")
-        result.rows += conv.measure(shape, sites, effort, peer=peer)
-    if not args.layers:
-        _progress("  MinkUNet42")
-        long = Effort(0.0, 1, 1) if args.quick else Effort(20.0, 2, 5)
-        result.network = network.measure(scan, long, peer=peer, peer_trains=not args.quick)
-        result.rows += result.network.rows
-    return result
+            maps = partial(kernel_map.measure_4d, sequence, effort, **compared)
+            parts.append(("4D maps", maps))
+    for shape in shapes if "layers" in topics else ():
+        parts.append((str(shape), partial(conv.measure, shape, sites, effort, **there)))
+    for name in NETWORKS:
+        if name in topics:
+            train = target.is_cuda or not args.quick
+            whole = partial(network.measure, name, scan, long, peers_train=train, **there)
+            parts.append((network.NETWORKS[name], whole))
+    if "cold" in topics:
+        parts.append(("first call", partial(cold.measure, scan, **there)))
+
+    for what, part in parts:
+        _progress(f"  {what}")
+        try:
+            found = part()
+        except Exception as error:
+            if not target.is_cuda:
+                raise
+            # Memory, or a kernel that is not there: say so and measure the rest.
+            result.failures.append(f"{what}: {type(error).__name__}: {error}")
+            _still_there()
+            continue
+        if isinstance(found, network.NetworkResult):
+            result.networks.append(found)
+            found = found.rows
+        result.rows += found
+        save()
+
+
+def _still_there() -> None:
+    """Raises DeviceLost where the GPU takes no more work after an error."""
+    import torch
+
+    try:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    except RuntimeError as error:
+        raise DeviceLost(str(error).splitlines()[0]) from None
+
+
+def _write(
+    file: Path | None,
+    argv: list[str],
+    results: list[ScanResult],
+    limits: Limits,
+    about: dict[str, Any],
+    load: dict[str, list[float]],
+) -> None:
+    from perception.tools.bench import report
+
+    if file is None:
+        return
+    values = report.record(
+        results,
+        limits,
+        about,
+        command=shlex.join(["perception", "bench", *argv]),
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        load=load,
+    )
+    file.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def _load() -> list[float]:
@@ -187,8 +321,9 @@ def _positive_int(text: str) -> int:
     return value
 
 
-def _positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+def _voxel(text: str) -> VoxelSize:
+    values = [float(part) for part in text.split(",")]
+    if len(values) not in (1, 3) or not all(0 < value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number, nor three of them")
+    x, y, z = values * (3 // len(values))
+    return x, y, z

@@ -1,22 +1,40 @@
 """Index, output sites and kernel maps. Limit: bytes, sites read and pairs written (hash look-ups
-are not counted, so the share says how far building is from free)."""
+are not counted, so the share says how far building is from free).
+
+On a GPU, where a map is made in several steps and partly by the layer that uses it, "a fresh map" is
+what a narrow layer takes longer on sites that have no plan yet than on sites that have one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import torch
+from torch import Tensor
+
+from perception._native import ops
 from perception.nn import Conv
 from perception.sparse.kernel_map import KernelMap
 from perception.sparse.ops import build_index
 from perception.sparse.sites import Sites
-from perception.tools.bench import peers
+from perception.tools.bench.peers import Boxed, Library
 from perception.tools.bench.row import OURS, Row
-from perception.tools.bench.timing import Effort, interleave
+from perception.tools.bench.sides import Shape, Side, num_pairs, our_side, peer_side
+from perception.tools.bench.target import Target
+from perception.tools.bench.timing import Effort, interleave, with_busy
 from perception.tools.bench.workload import Sequence4D, Workload, fresh
 
-__all__ = ["levels", "measure", "measure_4d", "plan"]
+__all__ = ["gpu_parts", "levels", "measure", "measure_4d", "plan"]
 
 LEVELS = 5
+NARROW = 16
+"""Channels of the layer whose first call is set against its next."""
+NAMES = {
+    "subm": "submanifold 3^3",
+    "down": "strided 2^3 and its sites",
+    "down3": "strided 3^3 and the sites it reaches",
+}
 
 
 def plan(layer: Conv, sites: Sites) -> tuple[KernelMap, Sites]:
@@ -41,12 +59,12 @@ def _ours(layer: Conv, sites: Sites) -> Callable[[], object]:
     return lambda: plan(layer, fresh(sites))
 
 
-def _theirs(sites: Sites, size: int, stride: int) -> Callable[[], object]:
-    boxed = peers.Boxed(sites.coords)
-    return lambda: boxed.plan(size, stride)
+def _theirs(library: Library, sites: Sites, size: int, stride: int) -> Callable[[], object]:
+    boxed = Boxed(sites.coords, sites.batch_size)
+    return lambda: boxed.plan(library, size, stride)
 
 
-def measure(scan: Workload, effort: Effort, *, peer: bool) -> list[Row]:
+def measure(scan: Workload, effort: Effort, *, libraries: Sequence[Library] = ()) -> list[Row]:
     """The index, submanifold 3^3 maps at every stride, a strided 2^3 one, and all of a U-Net."""
     base = scan.tensor().sites
     cube, halve = Conv(1, 1, 3), Conv(1, 1, 2, stride=2)
@@ -63,8 +81,8 @@ def measure(scan: Workload, effort: Effort, *, peer: bool) -> list[Row]:
     for level, sites in enumerate(all_levels):
         pairs = plan(cube, fresh(sites))[0].num_pairs
         cases: dict[str, Callable[[], object]] = {OURS: _ours(cube, sites)}
-        if peer:
-            cases[peers.NAME] = _theirs(sites, 3, 1)
+        for library in libraries:
+            cases[library.name] = _theirs(library, sites, 3, 1)
         rows.append(
             Row(
                 "maps",
@@ -75,8 +93,8 @@ def measure(scan: Workload, effort: Effort, *, peer: bool) -> list[Row]:
             )
         )
     cases = {OURS: _ours(halve, base)}
-    if peer:
-        cases[peers.NAME] = _theirs(base, 2, 2)
+    for library in libraries:
+        cases[library.name] = _theirs(library, base, 2, 2)
     rows.append(
         Row(
             "maps",
@@ -97,15 +115,17 @@ def measure(scan: Workload, effort: Effort, *, peer: bool) -> list[Row]:
                 pairs += found.num_pairs
         return pairs
 
-    def theirs() -> None:
-        box = peers.Boxed(base.coords)
+    def theirs(library: Library) -> None:
+        box = Boxed(base.coords, base.batch_size)
         for level in range(LEVELS):
-            box.plan(3, 1)
+            box.plan(library, 3, 1)
             if level < LEVELS - 1:
-                box.coords = box.plan(2, 2)[0]
-                box.shape = [side // 2 for side in box.shape]
+                coords = box.plan(library, 2, 2)[0]
+                box = box.coarser(coords, [side // 2 for side in box.shape])
 
-    cases = {OURS: ours, **({peers.NAME: theirs} if peer else {})}
+    cases = {OURS: ours}
+    for library in libraries:
+        cases[library.name] = partial(theirs, library)
     pairs = ours()
     rows.append(
         Row(
@@ -119,7 +139,9 @@ def measure(scan: Workload, effort: Effort, *, peer: bool) -> list[Row]:
     return rows
 
 
-def measure_4d(sequence: Sequence4D, effort: Effort, *, peer: bool) -> list[Row]:
+def measure_4d(
+    sequence: Sequence4D, effort: Effort, *, libraries: Sequence[Library] = ()
+) -> list[Row]:
     """Hybrid (27 + 2 taps) and full 3^4 maps over space and time; spconv has the latter only."""
     base = sequence.sites()
     rows = []
@@ -127,8 +149,8 @@ def measure_4d(sequence: Sequence4D, effort: Effort, *, peer: bool) -> list[Row]
         layer = Conv(1, 1, 3, dim=4, kernel=kernel)
         pairs = plan(layer, fresh(base))[0].num_pairs
         cases: dict[str, Callable[[], object]] = {OURS: _ours(layer, base)}
-        if peer and kernel == "cube":
-            cases[peers.NAME] = _theirs(base, 3, 1)
+        for library in libraries if kernel == "cube" else ():
+            cases[library.name] = _theirs(library, base, 3, 1)
         rows.append(
             Row(
                 "maps",
@@ -139,3 +161,100 @@ def measure_4d(sequence: Sequence4D, effort: Effort, *, peer: bool) -> list[Row]
             )
         )
     return rows
+
+
+def gpu_parts(
+    sites: Sites, effort: Effort, *, libraries: Sequence[Library] = (), target: Target
+) -> list[tuple[str, Callable[[], list[Row]]]]:
+    """What a fresh map adds to a layer's first call, of each kind; and our steps one by one.
+
+    Returns:
+        Names, and functions that measure.
+    """
+    parts: list[tuple[str, Callable[[], list[Row]]]] = [
+        (f"fresh map, {words}", partial(_fresh, kind, sites, effort, libraries, target))
+        for kind, words in NAMES.items()
+    ]
+    return [*parts, ("steps of a map", partial(_steps, sites, effort, target))]
+
+
+def _fresh(
+    kind: str, sites: Sites, effort: Effort, libraries: Sequence[Library], target: Target
+) -> list[Row]:
+    shape = Shape(kind, NARROW, NARROW)
+    ours = our_side(shape, sites, target)
+    assert ours.coarse is not None
+    layer = ours.module
+    assert isinstance(layer, Conv)
+    pairs = num_pairs(layer, sites, ours.coarse)
+    row = Row(
+        "maps",
+        f"fresh map adds, {NAMES[kind]}",
+        {},
+        bytes=float(sites.coords.nbytes + ours.coarse.coords.nbytes + target.map_bytes * pairs),
+        counts={"sites": sites.num_sites, "pairs": pairs},
+    )
+    sides: list[Side] = [ours]
+    for library in libraries:
+        try:
+            sides.append(peer_side(library, shape, ours, target))
+        except Exception as error:  # a reference must not keep us from measuring ourselves
+            row.failed(library.name, error)
+    cases = _first_and_next(sides, sites, target)
+    timings = interleave(cases, effort, device=target.device)
+    timings = with_busy(cases, timings, target.device)
+    for side in sides:
+        first, after = timings[f"{side.name}, first"], timings[f"{side.name}, next"]
+        row.timings[side.name] = first.minus(after)
+    return [row]
+
+
+def _first_and_next(
+    sides: Sequence[Side], sites: Sites, target: Target
+) -> dict[str, Callable[[], object]]:
+    x = torch.randn(sites.num_sites, NARROW, device=target.device, dtype=target.dtype)
+
+    def call(run: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.no_grad():
+            return run(x)
+
+    cases: dict[str, Callable[[], object]] = {}
+    for side in sides:
+        side.module.eval()
+        cases[f"{side.name}, first"] = partial(call, side.fresh)
+        cases[f"{side.name}, next"] = partial(call, side.given)
+    return cases
+
+
+def _steps(sites: Sites, effort: Effort, target: Target) -> list[Row]:
+    """The native operators that a submanifold 3^3 map and a strided one are made of."""
+    layer = Conv(1, 1, 3).to(target.device)
+    coords, offsets = sites.coords, layer.offsets
+    taps, rows = offsets.shape[0], sites.num_sites
+    index = build_index(coords)[0]
+    table = ops.neighbor_table(index, coords, coords, offsets, [1, 1, 1], True)
+    # As the layers do it: the tap that most rows have is the least significant.
+    rank = (table >= 0).sum(0).argsort(descending=True).argsort().tolist()
+    pairs = int((table >= 0).sum())
+    halves = torch.div(coords, coords.new_tensor((1, 2, 2, 2)), rounding_mode="floor")
+    steps: dict[str, tuple[Callable[[], object], int]] = {
+        "index": (lambda: build_index(coords), coords.nbytes),
+        "neighbour table, 3^3": (
+            lambda: ops.neighbor_table(index, coords, coords, offsets, [1, 1, 1], True),
+            coords.nbytes + 4 * rows * taps,
+        ),
+        "tiles": (lambda: ops.tile_table(table, rank), 4 * rows * taps + 4 * pairs),
+        "pairs, for the gradient of the weight": (
+            lambda: ops.table_pairs(table),
+            4 * rows * taps + 8 * pairs,
+        ),
+        "unique sites, stride 1 to 2": (lambda: ops.unique_sites(halves), halves.nbytes),
+    }
+    out = []
+    for name, (case, moved) in steps.items():
+        cases: dict[str, Callable[[], object]] = {OURS: case}
+        timings = with_busy(cases, interleave(cases, effort, device=target.device), target.device)
+        row = Row("maps", f"step: {name}", timings, bytes=float(moved))
+        row.counts = {"sites": rows, "pairs": pairs}
+        out.append(row)
+    return out

@@ -1,11 +1,14 @@
 """What the machine can do at best: multiply-adds, matrix products, bytes.
 
-Three probes, all in the very run whose results are set against them:
+On the CPU three probes, all in the very run whose results are set against them:
 
 - fused multiply-adds on registers: twelve independent accumulators as wide as the processor's
   vectors, in a loop that touches no memory, one a thread. Nothing in float32 can be faster.
 - matrix products `[4096, K] x [K, K]` by the two libraries inside torch, MKL (`torch.mm`) and oneDNN.
 - a copy of 256 MiB, read plus written bytes.
+
+On a GPU two: `torch.mm` of `[8192, 8192]` matrices (in bfloat16 for either 16-bit precision), and a
+copy of 1 GiB on the device.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from perception.tools.bench.target import FLOAT32, Target
 from perception.tools.bench.timing import Effort, clock, interleave
 
 __all__ = ["Limits", "dense_products", "fma_gflops", "measure_limits"]
@@ -28,10 +32,11 @@ ACCUMULATORS = 12
 
 @dataclass
 class Limits:
-    """The best that was seen: GFLOP/s in float32 and GB/s.
+    """The best that was seen: GFLOP/s in the precision that is measured, and GB/s.
 
     Attributes:
-        fma: multiply-adds on registers, or None where there is no llvmlite to compile the probe.
+        fma: multiply-adds on registers, or None where there is no llvmlite to compile the probe, and
+            on a GPU.
         products: library to GFLOP/s of its best large product.
         copy: GB/s, read and written bytes together.
     """
@@ -61,8 +66,10 @@ class Limits:
         return Limits(fma, products, max(self.copy, other.copy), self.threads, self.sizes)
 
 
-def measure_limits(*, quick: bool = False) -> Limits:
-    """Measures for as many threads as torch uses now; 1 to 3 seconds."""
+def measure_limits(*, quick: bool = False, target: Target = FLOAT32) -> Limits:
+    """Measures for as many threads as torch uses now; 1 to 3 seconds, on a GPU less than one."""
+    if target.is_cuda:
+        return _measure_gpu(target, quick)
     sizes = (256,) if quick else (256, 512, 1024)
     effort = Effort(0.3 if quick else 0.6, 3, 40)
     products: dict[str, float] = {}
@@ -72,11 +79,29 @@ def measure_limits(*, quick: bool = False) -> Limits:
             rate = 2 * 4096 * size * size / timing.minimum / 1e9
             products[name] = max(products.get(name, 0.0), rate)
     source = torch.ones(1 << 26)
-    target = torch.empty_like(source)
-    copied = interleave({"copy": lambda: target.copy_(source)}, effort)["copy"]
+    copy_of = torch.empty_like(source)
+    copied = interleave({"copy": lambda: copy_of.copy_(source)}, effort)["copy"]
     threads = torch.get_num_threads()
     copy = 2 * source.nbytes / copied.minimum / 1e9
     return Limits(fma_gflops(threads), products, copy, threads, sizes)
+
+
+def _measure_gpu(target: Target, quick: bool) -> Limits:
+    size = 4096 if quick else 8192
+    dtype = torch.float32 if target.dtype == torch.float32 else torch.bfloat16
+    a, b = (torch.randn(size, size, device=target.device, dtype=dtype) for _ in range(2))
+    product = torch.empty_like(a)
+    source = torch.randn(1 << (26 if quick else 28), device=target.device)
+    copy = torch.empty_like(source)
+    name = f"mm {target.precision if dtype == torch.float32 else 'bfloat16'}"
+    cases: dict[str, Callable[[], Tensor]] = {
+        name: lambda: torch.mm(a, b, out=product),
+        "copy": lambda: copy.copy_(source),
+    }
+    timings = interleave(cases, Effort(0.3, 5, 20), device=target.device)
+    rate = 2 * size**3 / timings[name].minimum / 1e9
+    moved = 2 * source.nbytes / timings["copy"].minimum / 1e9
+    return Limits(None, {name: rate}, moved, torch.get_num_threads(), (size,))
 
 
 def dense_products(x: Tensor, w: Tensor) -> dict[str, Callable[[], Tensor]]:

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
-from perception.tools.bench import peers
 from perception.tools.bench.limits import Limits
 from perception.tools.bench.network import NetworkResult
+from perception.tools.bench.peers import Library
 from perception.tools.bench.row import OURS, Row
-from perception.tools.bench.timing import clock_name
+from perception.tools.bench.target import FLOAT32, Target
+from perception.tools.bench.timing import Timing, clock_name
+from perception.tools.bench.workload import Workload
 
 __all__ = [
     "FORMAT",
@@ -27,12 +29,13 @@ __all__ = [
     "render_scan",
 ]
 
-FORMAT = "perception-bench-1"
+FORMAT = "perception-bench-2"
 TITLES = {
     "voxelize": "Voxelization",
     "maps": "Index, sites and kernel maps",
-    "layers": "Layers, maps given, float32 (@s: on the sites of stride s)",
-    "network": "MinkUNet42, float32, batch 1",
+    "layers": "Layers, maps given (@s: on the sites of stride s)",
+    "network": "Networks",
+    "cold": "First call in a new process",
 }
 
 
@@ -41,16 +44,23 @@ class ScanResult:
     """Everything measured on one scan at one voxel size."""
 
     name: str
-    voxel_size: float
+    voxel: str
     points: int
     sites: int
     rows: list[Row] = field(default_factory=list)
-    network: NetworkResult | None = None
+    networks: list[NetworkResult] = field(default_factory=list)
     sequence: str | None = None
+    failures: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, scan: Workload) -> ScanResult:
+        """Nothing measured yet."""
+        sites = scan.tensor().num_sites
+        return cls(scan.name, scan.voxel_text, len(scan.points), sites)
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on: processor, threads, versions."""
+def machine(target: Target = FLOAT32, libraries: Sequence[Library] = ()) -> dict[str, Any]:
+    """What the figures depend on: processor, threads, GPU, precision, versions."""
     from perception import __version__
     from perception._native import instruction_set
 
@@ -66,7 +76,21 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "perception": __version__,
-        "spconv": peers.version(),
+        "libraries": {library.name: library.version for library in libraries},
+        "device": target.device.type,
+        "precision": target.precision,
+        "gpu": _gpu(target) if target.is_cuda else None,
+    }
+
+
+def _gpu(target: Target) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(target.device)
+    return {
+        "name": properties.name,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "multiprocessors": properties.multi_processor_count,
+        "capability": f"{properties.major}.{properties.minor}",
+        "cuda": torch.version.cuda,
     }
 
 
@@ -119,23 +143,25 @@ def record(
 
 
 def _scan_record(scan: ScanResult, limits: Limits) -> dict[str, Any]:
-    split = None
-    if scan.network is not None:
-        split = {
-            "operators": scan.network.operators,
-            "shapes": [
-                {"name": s.name, "calls": s.calls, "seconds": s.seconds, "gflops": s.gflops}
-                for s in scan.network.shapes
-            ],
-        }
     return {
         "name": scan.name,
-        "voxel_size": scan.voxel_size,
+        "voxel": scan.voxel,
         "points": scan.points,
         "sites": scan.sites,
         "sequence": scan.sequence,
         "rows": [row.record(limits) for row in scan.rows],
-        "split": split,
+        "splits": {network.name: _split_record(network) for network in scan.networks},
+        "failures": scan.failures,
+    }
+
+
+def _split_record(network: NetworkResult) -> dict[str, Any]:
+    return {
+        "operators": network.operators,
+        "shapes": [
+            {"name": s.name, "calls": s.calls, "seconds": s.seconds, "gflops": s.gflops}
+            for s in network.shapes
+        ],
     }
 
 
@@ -143,15 +169,27 @@ def _scan_record(scan: ScanResult, limits: Limits) -> dict[str, Any]:
 
 
 def render_machine(about: dict[str, Any], load: float | None) -> str:
-    spconv = f"spconv {about['spconv']}" if about["spconv"] else "no spconv"
+    libraries = about["libraries"]
+    others = [f"{name} {version}" for name, version in libraries.items()] or ["no other library"]
+    gpu = about["gpu"]
     lines = [
         f"machine   {about['processor']}, {about['cores']} cores, {about['threads']} threads, "
         f"{about['instruction_set']}, {about['memory_gib']} GiB",
         f"software  perception {about['perception']}, torch {about['torch']}, "
-        f"Python {about['python']}, {spconv}",
-        f"times     {about['clock']} time, medians of calls that take turns",
+        f"Python {about['python']}, {', '.join(others)}",
     ]
-    if not about["spconv"]:
+    if gpu is not None:
+        lines += [
+            f"GPU       {gpu['name']}, {gpu['memory_gib']} GiB, {gpu['multiprocessors']} "
+            f"multiprocessors, compute capability {gpu['capability']}, CUDA {gpu['cuda']}",
+            f"times     {about['precision']}; between events, medians of bursts that take turns; "
+            "kernels: what the GPU works; host: until a call returns",
+        ]
+    else:
+        lines.append(
+            f"times     {about['precision']}; {about['clock']} time, medians of calls that take turns"
+        )
+    if not libraries:
         lines.append('note      no comparison with spconv: pip install "sparse-perception[spconv]"')
     if load is not None and load > 0.3 * about["cores"]:
         lines.append(
@@ -173,59 +211,78 @@ def render_limits(limits: Limits) -> str:
 
 def render_scan(scan: ScanResult, limits: Limits) -> str:
     """The tables of one scan."""
-    out = [f"== {scan.name} at {scan.voxel_size:g} m: {scan.points} points, {scan.sites} sites"]
+    out = [f"== {scan.name} at {scan.voxel}: {scan.points} points, {scan.sites} sites"]
     if scan.sequence:
         out.append(f"   4D: {scan.sequence}")
     for topic, title in TITLES.items():
         rows = [row for row in scan.rows if row.topic == topic]
         if rows:
             out += ["", *_topic(topic, title, rows, limits)]
-    if scan.network is not None:
-        out += ["", *_split(scan.network)]
-    return "\n".join(out)
+    for network in scan.networks:
+        out += ["", *_split(network)]
+    notes = [f"note: {row.name}: {note}" for row in scan.rows for note in row.notes]
+    failures = [f"FAILED: {failure}" for failure in scan.failures]
+    return "\n".join([*out, *([""] if notes or failures else []), *notes, *failures])
 
 
 def _topic(topic: str, title: str, rows: list[Row], limits: Limits) -> Iterator[str]:
     libraries = sorted({library for row in rows for library in row.rates})
     peer_names = sorted({name for row in rows for name in row.peers})
-    with_flop = any(row.flop for row in rows)
-    head = [title, "sites", "pairs", "ms", "min"]
-    head += ["GFLOP/s"] if with_flop else ["M/s"]
-    head += ["limit ms", "share"]
-    head += [f"dense {library}" for library in libraries]
-    head += ["peak MB"] if topic == "network" else []
+    memory = topic == "network"
+    gpu = any(row.timings[OURS].host is not None for row in rows)
+    if gpu:
+        head = [title, "sites", "pairs", "ms", "kernels", "host", "floor ms", "x floor"]
+    else:
+        rate = "GFLOP/s" if any(row.flop for row in rows) else "M/s"
+        head = [title, "sites", "pairs", "ms", "min", rate, "limit ms", "share"]
+        head += [f"dense {library}" for library in libraries]
+    head += ["peak MB"] if memory else []
     for name in peer_names:
-        head += [f"{name} ms", "ratio"] + (["its MB"] if topic == "network" else [])
-    yield from _columns(
-        [head, *(_cells(row, topic, limits, libraries, peer_names) for row in rows)]
-    )
+        head += [f"{name} ms", *(["kernels"] if gpu else []), "ratio"]
+        head += ["its MB"] if memory else []
+    body = []
+    for row in rows:
+        cells = _gpu_cells(row, limits) if gpu else _cpu_cells(row, limits, libraries)
+        cells += [_mb(row.peak_memory.get(OURS))] if memory else []
+        for name in peer_names:
+            cells += _peer_cells(row, row.timings.get(name), gpu)
+            cells += [_mb(row.peak_memory.get(name))] if memory else []
+        body.append(cells)
+    yield from _columns([head, *body])
 
 
-def _cells(
-    row: Row, topic: str, limits: Limits, libraries: list[str], peer_names: list[str]
-) -> list[str]:
+def _sizes(row: Row) -> list[str]:
+    sites = row.counts.get("sites", row.counts.get("in_sites"))
+    return [row.name, _integer(sites), _integer(row.counts.get("pairs"))]
+
+
+def _cpu_cells(row: Row, limits: Limits, libraries: list[str]) -> list[str]:
     counts, ours = row.counts, row.timings[OURS]
-    sites = counts.get("sites", counts.get("in_sites"))
     bound, binds = row.limit(limits)
-    cells = [row.name, _integer(sites), _integer(counts.get("pairs"))]
-    cells += [_ms(ours.median), _ms(ours.minimum)]
+    cells = [*_sizes(row), _ms(ours.median), _ms(ours.minimum)]
     if row.gflops is not None:
         cells.append(f"{row.gflops:.0f}")
     else:
         done = counts.get("pairs", counts.get("points", counts.get("sites", 0)))
         cells.append(f"{done / ours.median / 1e6:.1f}")
     cells += [_ms(bound), f"{100 * row.share(limits):.0f}% {binds}"]
-    cells += [f"{row.rates[lib]:.0f}" if lib in row.rates else "-" for lib in libraries]
-    if topic == "network":
-        cells.append(_mb(row.peak_memory.get(OURS)))
-    for name in peer_names:
-        peer = row.timings.get(name)
-        cells += (
-            ["-", "-"] if peer is None else [_ms(peer.median), f"{peer.median / ours.median:.2f}x"]
-        )
-        if topic == "network":
-            cells.append(_mb(row.peak_memory.get(name)))
-    return cells
+    return cells + [f"{row.rates[lib]:.0f}" if lib in row.rates else "-" for lib in libraries]
+
+
+def _gpu_cells(row: Row, limits: Limits) -> list[str]:
+    ours = row.timings[OURS]
+    bound, binds = row.limit(limits)
+    cells = [*_sizes(row), _ms(ours.median), _ms(ours.busy), _ms(ours.host)]
+    if not bound:
+        return [*cells, "-", "-"]
+    return [*cells, _ms(bound), f"{ours.median / bound:.1f} {binds}"]
+
+
+def _peer_cells(row: Row, peer: Timing | None, gpu: bool) -> list[str]:
+    if peer is None:
+        return ["-"] * (3 if gpu else 2)
+    ratio = f"{peer.median / row.seconds:.2f}x" if row.seconds else "-"
+    return [_ms(peer.median), *([_ms(peer.busy)] if gpu else []), ratio]
 
 
 def _split(network: NetworkResult) -> Iterator[str]:
@@ -236,7 +293,8 @@ def _split(network: NetworkResult) -> Iterator[str]:
             for kind, s in seconds.items()
             if s > 0.002 * total
         ]
-        yield from _columns([[f"Where the time goes: {what}", "ms", "of it"], *rows])
+        title = f"Where the time goes: {network.name}, {what}"
+        yield from _columns([[title, "ms", "of it"], *rows])
         yield ""
     total = sum(share.seconds for share in network.shapes)
     rows = [
@@ -260,9 +318,12 @@ def _columns(rows: list[list[str]]) -> Iterator[str]:
             yield "-" * (sum(widths) + 2 * (len(widths) - 1))
 
 
-def _ms(seconds: float) -> str:
+def _ms(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
     ms = seconds * 1e3
-    return f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
+    digits = 0 if ms >= 100 else 1 if ms >= 10 else 2 if ms >= 1 else 3
+    return f"{ms:.{digits}f}"
 
 
 def _mb(size: int | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from perception.tools.bench.limits import Limits
@@ -18,7 +18,7 @@ class Row:
     """What was measured.
 
     Attributes:
-        topic: "voxelize", "maps", "layers" or "network".
+        topic: "voxelize", "maps", "layers", "network" or "cold".
         name: what was run, unique within topic and scan.
         timings: `perception` and, where it can do the same, each reference.
         flop: multiplications and additions that the result needs, 0 where it is not arithmetic.
@@ -26,8 +26,10 @@ class Row:
         counts: sizes such as sites, pairs, points.
         rates: GFLOP/s of dense matrix products of this layer's widths, library by library, timed
             in turns with the layer.
-        difference: largest deviation from the reference's result, relative to its largest value.
+        differences: for each reference the largest deviation from its result, relative to its
+            largest value.
         peak_memory: bytes above what was there before the call.
+        notes: what a reader must know: a reference that failed or disagrees.
     """
 
     topic: str
@@ -37,8 +39,9 @@ class Row:
     bytes: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
-    difference: float | None = None
+    differences: dict[str, float] = field(default_factory=dict)
     peak_memory: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -46,7 +49,7 @@ class Row:
 
     @property
     def gflops(self) -> float | None:
-        return self.flop / self.seconds / 1e9 if self.flop else None
+        return self.flop / self.seconds / 1e9 if self.flop and self.seconds else None
 
     @property
     def peers(self) -> dict[str, Timing]:
@@ -58,7 +61,18 @@ class Row:
 
     def share(self, limits: Limits) -> float:
         """The shortest possible time as a part of the time taken, 0..1."""
-        return self.limit(limits)[0] / self.seconds
+        return self.limit(limits)[0] / self.seconds if self.seconds else 0.0
+
+    def compare(self, name: str, difference: float, tolerance: float) -> None:
+        """Remembers how far a reference's result is from ours, and notes it where that is far."""
+        self.differences[name] = difference
+        if not difference <= tolerance:
+            self.notes.append(f"{name}: results differ by {difference:.1e} of the largest value")
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Notes why a reference is not there."""
+        lines = str(error).strip().splitlines()
+        self.notes.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:160])
 
     def record(self, limits: Limits) -> dict[str, Any]:
         """The row as JSON values; seconds, bytes, GFLOP/s."""
@@ -70,7 +84,11 @@ class Row:
             "flop": self.flop,
             "bytes": self.bytes,
             "seconds": {
-                name: {"median": t.median, "min": t.minimum, "samples": t.samples}
+                name: {
+                    ("min" if key == "minimum" else key): value
+                    for key, value in asdict(t).items()
+                    if value is not None
+                }
                 for name, t in self.timings.items()
             },
             "gflops": self.gflops,
@@ -78,6 +96,7 @@ class Row:
             "limit_by": binds,
             "share_of_limit": self.share(limits),
             "dense_gflops": self.rates,
-            "difference": self.difference,
+            "differences": self.differences,
             "peak_memory": self.peak_memory,
+            "notes": self.notes,
         }

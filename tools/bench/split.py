@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from perception.nn import Conv, ConvTranspose
 from perception.sparse import SparseTensor
+from perception.tools.bench.sides import num_pairs
+from perception.tools.bench.target import FLOAT32, Target
 from perception.tools.bench.timing import clock
 
-__all__ = ["LayerShare", "by_operator", "by_shape", "convolution_flop"]
+__all__ = ["LayerShare", "Work", "by_operator", "by_shape", "convolution_pairs"]
 
 CONV = "perception::conv"
 KINDS = {
@@ -26,6 +29,7 @@ KINDS = {
     "perception::conv_weight_grad": "convolution, gradient of the weight",
     "perception::batch_norm": "batch norm",
     "perception::batch_norm_backward": "batch norm",
+    "perception::normalize": "batch norm",
     "aten::addcmul": "batch norm",
     "aten::mm": "pointwise linear",
     "aten::addmm": "pointwise linear",
@@ -33,6 +37,11 @@ KINDS = {
     "perception::kernel_map": "index, sites and maps",
     "perception::transpose_map": "index, sites and maps",
     "perception::unique_sites": "index, sites and maps",
+    "perception::reach_sites": "index, sites and maps",
+    "perception::neighbor_table": "index, sites and maps",
+    "perception::transpose_table": "index, sites and maps",
+    "perception::table_pairs": "index, sites and maps",
+    "perception::tile_table": "index, sites and maps",
     "aten::clamp_min_": "relu",
     "aten::threshold_backward": "relu",
     "aten::add": "additions (shortcuts, sums of gradients)",
@@ -42,25 +51,48 @@ KINDS = {
 }
 OTHER = "other operators"
 BETWEEN = "between operators (Python, autograd)"
+IDLE = "the GPU waits for the host"
 
 
-def by_operator(case: Callable[[], object]) -> dict[str, float]:
-    """Wall-clock seconds that one call spends in each kind of operator, largest first; they sum to its time."""
-    with profile(activities=[ProfilerActivity.CPU]) as trace:
-        begin = time.perf_counter()
+def by_operator(case: Callable[[], object], target: Target) -> dict[str, float]:
+    """Seconds that one call spends in each kind of operator, largest first; they sum to its time.
+
+    On the CPU wall-clock time; on a GPU the time of the kernels that each kind launches.
+    """
+    activities = [ProfilerActivity.CPU]
+    if target.is_cuda:
+        activities.append(ProfilerActivity.CUDA)
         case()
-        total = time.perf_counter() - begin
+        torch.cuda.synchronize()
+        # The profiler slows the host, so the call is timed without it.
+        total = _elapsed(case)
+    with profile(activities=activities) as trace:
+        profiled = _elapsed(case)
+    if not target.is_cuda:
+        total = profiled
     seconds: dict[str, float] = defaultdict(float)
     for event in trace.events() or ():
+        if event.device_type != DeviceType.CPU:
+            continue
         kind = KINDS.get(event.name)
-        if kind is None and not event.name.startswith(("aten::", "perception::")):
+        known = event.name.startswith(("aten::", "perception::"))
+        if kind is None and not known and not target.is_cuda:
             continue
         kind = kind or OTHER
         if event.name == CONV:
             kind = "convolution, " + ("gradient of the input" if _in_backward(event) else "forward")
-        seconds[kind] += event.self_cpu_time_total * 1e-6
-    seconds[BETWEEN] = max(total - sum(seconds.values()), 0.0)
+        spent = event.self_device_time_total if target.is_cuda else event.self_cpu_time_total
+        seconds[kind] += spent * 1e-6
+    seconds[IDLE if target.is_cuda else BETWEEN] = max(total - sum(seconds.values()), 0.0)
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def _elapsed(case: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    case()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
 
 
 def _in_backward(event: Any) -> bool:
@@ -85,43 +117,35 @@ class LayerShare:
         return self.flop / self.seconds / 1e9
 
 
-def convolution_flop(layer: Conv | ConvTranspose, x: SparseTensor, y: SparseTensor) -> float:
-    """Operations of a layer that has just run from x to y."""
+@dataclass
+class Work:
+    """What a forward pass needs at least: operations, and bytes of features, weights and maps."""
+
+    flop: float = 0.0
+    bytes: float = 0.0
+
+
+def convolution_pairs(layer: Conv | ConvTranspose, x: SparseTensor, y: SparseTensor) -> int:
+    """Active pairs of a layer that has just run from x to y."""
     fine, coarse = (y, x) if isinstance(layer, ConvTranspose) else (x, y)
-    plan = fine.sites.map_to(
-        coarse.sites, layer.offsets, layer.stride, layer._key, layer._symmetric
-    )
-    return 2.0 * plan.num_pairs * layer.weight.shape[1] * layer.out_channels
+    return num_pairs(layer, fine.sites, coarse.sites)
 
 
-def by_shape(net: nn.Module, run: Callable[[], object]) -> tuple[list[LayerShare], float]:
-    """The convolutions of one forward pass by shape, largest first, and its operations in all
-    (those of pointwise linear layers included)."""
+def by_shape(
+    net: nn.Module, run: Callable[[], object], target: Target = FLOAT32
+) -> tuple[list[LayerShare], Work]:
+    """The convolutions of one forward pass by shape, largest first, and its work in all (that of
+    pointwise linear layers included)."""
     shares: dict[str, LayerShare] = {}
-    linear = 0.0
-    began: dict[nn.Module, float] = {}
-
-    now = clock()
+    work = Work()
+    calls: list[tuple[nn.Module, SparseTensor, SparseTensor, Callable[[], float]]] = []
+    began: dict[nn.Module, Callable[[], Callable[[], float]]] = {}
 
     def before(module: nn.Module, args: Any) -> None:
-        began[module] = now()
+        began[module] = _stopwatch(target)
 
     def after(module: nn.Module, args: Any, out: Any) -> None:
-        nonlocal linear
-        seconds = now() - began[module]
-        if isinstance(module, nn.Linear):
-            linear += 2.0 * out.num_sites * module.in_features * module.out_features
-            return
-        assert isinstance(module, Conv | ConvTranspose)
-        stride = max(out.stride if isinstance(module, ConvTranspose) else args[0].stride)
-        size = module.kernel_size[0] if module.kernel_size else module.num_taps
-        word = "up" if isinstance(module, ConvTranspose) else "down"
-        kind = "subm" if max(module.stride) == 1 else word
-        name = f"{kind} {size}^3 {module.in_channels}->{module.out_channels} @{stride}"
-        share = shares.setdefault(name, LayerShare(name))
-        share.calls += 1
-        share.seconds += seconds
-        share.flop += convolution_flop(module, args[0], out)
+        calls.append((module, args[0], out, began[module]()))
 
     handles = []
     for module in net.modules():
@@ -134,5 +158,60 @@ def by_shape(net: nn.Module, run: Callable[[], object]) -> tuple[list[LayerShare
     finally:
         for handle in handles:
             handle.remove()
-    rows = sorted(shares.values(), key=lambda share: -share.seconds)
-    return rows, linear + sum(share.flop for share in rows)
+    pairs: dict[tuple, int] = {}
+    for module, x, y, seconds in calls:
+        work.bytes += x.features.nbytes + y.features.nbytes
+        work.bytes += sum(p.nbytes for p in module.parameters(recurse=False))
+        if isinstance(module, nn.Linear):
+            work.flop += 2.0 * y.num_sites * module.in_features * module.out_features
+            continue
+        assert isinstance(module, Conv | ConvTranspose)
+        key = (x.sites, y.sites, module._key, module.stride)
+        if key not in pairs:
+            pairs[key] = convolution_pairs(module, x, y)
+        share = shares.setdefault(_shape(module, x, y), LayerShare(_shape(module, x, y)))
+        flop = 2.0 * pairs[key] * module.weight.shape[1] * module.out_channels
+        share.calls += 1
+        share.seconds += seconds()
+        share.flop += flop
+        work.flop += flop
+        work.bytes += target.map_bytes * pairs[key]
+    return sorted(shares.values(), key=lambda share: -share.seconds), work
+
+
+def _shape(module: Conv | ConvTranspose, x: SparseTensor, y: SparseTensor) -> str:
+    up = isinstance(module, ConvTranspose)
+    stride = max(y.stride if up else x.stride)
+    size = module.kernel_size[0] if module.kernel_size else module.num_taps
+    if module.kernel_size and len(set(module.kernel_size)) > 1:
+        text = "x".join(map(str, module.kernel_size))
+    else:
+        text = f"{size}^3"
+    kind = "subm" if max(module.stride) == 1 else "up" if up else "down"
+    return f"{kind} {text} {module.in_channels}->{module.out_channels} @{stride}"
+
+
+def _stopwatch(target: Target) -> Callable[[], Callable[[], float]]:
+    """Starts; called once it stops, and the result gives the seconds when they are wanted."""
+    if not target.is_cuda:
+        now = clock()
+        begin = now()
+
+        def stop() -> Callable[[], float]:
+            seconds = now() - begin
+            return lambda: seconds
+
+        return stop
+    start = torch.cuda.Event(enable_timing=True)
+    end = torch.cuda.Event(enable_timing=True)
+    start.record()
+
+    def elapsed() -> float:
+        end.synchronize()
+        return start.elapsed_time(end) * 1e-3
+
+    def stop_gpu() -> Callable[[], float]:
+        end.record()
+        return elapsed
+
+    return stop_gpu

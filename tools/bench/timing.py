@@ -1,5 +1,10 @@
 """Timing that survives a shared machine: the cases of a comparison take turns, medians count, and
-one thread is timed by the processor time it gets, which other processes do not lengthen."""
+one thread is timed by the processor time it gets, which other processes do not lengthen.
+
+On a GPU a case is called in bursts of calls that are queued back to back, between two events: where
+the GPU is slower than the host this is the GPU's time, where the host is slower the host's, as in a
+running network. The host's own time and the kernels' own time stand beside it.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,31 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["Effort", "Timing", "clock", "clock_name", "interleave", "peak_memory"]
+__all__ = [
+    "CPU",
+    "Effort",
+    "Timing",
+    "clock",
+    "clock_name",
+    "interleave",
+    "kernels",
+    "peak_memory",
+    "with_busy",
+]
+
+CPU = torch.device("cpu")
+BURST_SECONDS = 2e-3
+"""Long beside the lead-in of a first launch, which is about 10 microseconds."""
+MOST_CALLS = 64
+"""In a burst; the launches of all must fit into the driver's queue, or the host would wait for it."""
 
 
 def clock() -> Callable[[], float]:
@@ -29,15 +52,38 @@ def clock_name() -> str:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds (of `clock`) of one case: median and minimum over `samples` calls."""
+    """Seconds of one call of a case.
+
+    Attributes:
+        median, minimum: over `samples` calls by `clock`; on a GPU over bursts of calls, by events.
+        host: on a GPU, the median of the wall-clock time after which a call returns.
+        busy: on a GPU, the time that its kernels and copies run.
+    """
 
     median: float
     minimum: float
     samples: int
+    host: float | None = None
+    busy: float | None = None
 
     @classmethod
-    def of(cls, seconds: list[float]) -> Timing:
-        return cls(statistics.median(seconds), min(seconds), len(seconds))
+    def of(cls, seconds: list[float], host: list[float] | None = None) -> Timing:
+        returned = statistics.median(host) if host else None
+        return cls(statistics.median(seconds), min(seconds), len(seconds), returned)
+
+    def minus(self, other: Timing) -> Timing:
+        """What this takes longer than the other; none of it below zero."""
+
+        def less(a: float | None, b: float | None) -> float | None:
+            return None if a is None or b is None else max(a - b, 0.0)
+
+        return Timing(
+            max(self.median - other.median, 0.0),
+            max(self.minimum - other.minimum, 0.0),
+            self.samples,
+            less(self.host, other.host),
+            less(self.busy, other.busy),
+        )
 
 
 @dataclass(frozen=True)
@@ -50,27 +96,31 @@ class Effort:
 
 
 def interleave(
-    cases: Mapping[str, Callable[[], object]], effort: Effort, *, warm: bool = True
+    cases: Mapping[str, Callable[[], object]],
+    effort: Effort,
+    *,
+    warm: bool = True,
+    device: torch.device = CPU,
 ) -> dict[str, Timing]:
     """Times cases in turns, so that whatever else the machine does meets all of them alike.
 
-    What a case returns is freed outside the measured time.
+    What a case returns is freed outside the measured time (on a GPU, where freeing is the
+    allocator's bookkeeping, within it).
 
     Args:
-        cases: name to a function without arguments, called once a round.
+        cases: name to a function without arguments, called once a round, on a GPU a burst.
         warm: call each once unmeasured first.
     """
     for case in cases.values() if warm else ():
         case()
-    samples: dict[str, list[float]] = {name: [] for name in cases}
-    end = time.perf_counter() + effort.seconds
-    now = clock()
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for done in range(effort.most_rounds):
-            if done >= effort.least_rounds and time.perf_counter() > end:
-                break
+        if device.type == "cuda":
+            return _bursts(cases, effort)
+        samples: dict[str, list[float]] = {name: [] for name in cases}
+        now = clock()
+        for _ in _rounds(effort):
             for name, case in cases.items():
                 begin = now()
                 result = case()
@@ -82,12 +132,91 @@ def interleave(
     return {name: Timing.of(seconds) for name, seconds in samples.items()}
 
 
-def peak_memory(case: Callable[[], object]) -> int | None:
-    """Bytes that the process holds at its highest during a call, above what it held before.
+def _rounds(effort: Effort) -> Iterator[int]:
+    end = time.perf_counter() + effort.seconds
+    for done in range(effort.most_rounds):
+        if done >= effort.least_rounds and time.perf_counter() > end:
+            return
+        yield done
 
-    Resident memory as the kernel counts it, native scratch included. None where the high-water
-    mark cannot be reset (anything but Linux).
+
+def _bursts(cases: Mapping[str, Callable[[], object]], effort: Effort) -> dict[str, Timing]:
+    calls = {}
+    for name, case in cases.items():
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        case()
+        case()
+        torch.cuda.synchronize()
+        once = (time.perf_counter() - begin) / 2
+        calls[name] = min(max(round(BURST_SECONDS / once), 1), MOST_CALLS)
+    elapsed: dict[str, list[float]] = {name: [] for name in cases}
+    returned: dict[str, list[float]] = {name: [] for name in cases}
+    start = torch.cuda.Event(enable_timing=True)
+    stop = torch.cuda.Event(enable_timing=True)
+    for _ in _rounds(effort):
+        for name, case in cases.items():
+            torch.cuda.synchronize()
+            start.record()
+            begin = time.perf_counter()
+            for _ in range(calls[name]):
+                case()
+            host = time.perf_counter() - begin
+            stop.record()
+            stop.synchronize()
+            elapsed[name].append(start.elapsed_time(stop) * 1e-3 / calls[name])
+            returned[name].append(host / calls[name])
+    return {name: Timing.of(elapsed[name], returned[name]) for name in cases}
+
+
+def kernels(case: Callable[[], object], calls: int = 3) -> dict[str, float]:
+    """Seconds that the GPU spends in each kernel, copy or fill of one call, longest first.
+
+    Empty where the profiler sees no GPU.
     """
+    case()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        for _ in range(calls):
+            case()
+        torch.cuda.synchronize()
+    seconds: dict[str, float] = {}
+    for event in trace.events() or ():
+        if event.device_type != DeviceType.CUDA or getattr(event, "is_user_annotation", False):
+            continue
+        spent = event.time_range.elapsed_us() * 1e-6 / calls
+        seconds[event.name] = seconds.get(event.name, 0.0) + spent
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def with_busy(
+    cases: Mapping[str, Callable[[], object]],
+    timings: Mapping[str, Timing],
+    device: torch.device,
+) -> dict[str, Timing]:
+    """The timings, on a GPU with the time that the kernels of each case run."""
+    if device.type != "cuda":
+        return dict(timings)
+    return {
+        name: replace(timing, busy=sum(kernels(cases[name]).values()) or None)
+        for name, timing in timings.items()
+    }
+
+
+def peak_memory(case: Callable[[], object], device: torch.device = CPU) -> int | None:
+    """Bytes held at the highest during a call, above what was held before.
+
+    On the CPU resident memory as the kernel counts it, native scratch included, and None where the
+    high-water mark cannot be reset (anything but Linux). On a GPU what torch's allocator gave out.
+    """
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        case()
+        torch.cuda.synchronize()
+        return max(torch.cuda.max_memory_allocated() - held, 0)
     if not sys.platform.startswith("linux"):
         case()
         return None

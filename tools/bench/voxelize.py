@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from perception.sparse import voxelize
 from perception.tools.bench.row import OURS, Row
-from perception.tools.bench.timing import Effort, interleave
+from perception.tools.bench.target import FLOAT32, Target
+from perception.tools.bench.timing import Effort, interleave, with_busy
 from perception.tools.bench.workload import Workload
 
 __all__ = ["measure"]
 
 
-def measure(scan: Workload, effort: Effort) -> list[Row]:
+def measure(scan: Workload, effort: Effort, *, target: Target = FLOAT32) -> list[Row]:
     """The mean of each voxel's features, as a network's input is made."""
+    points = scan.points.to(target.device)
+    features = scan.features.to(target.device)
+    batch = scan.batch.to(target.device) if int(scan.batch[-1]) else None
 
     def ours() -> object:
-        return voxelize(scan.points, scan.voxel_size, features=scan.features)
+        return voxelize(points, scan.voxel_size, features=features, batch=batch)
 
-    voxels = voxelize(scan.points, scan.voxel_size, features=scan.features)
-    moved = (scan.points, scan.features, *voxels)
+    voxels = voxelize(points, scan.voxel_size, features=features, batch=batch)
+    moved = (points, features, *voxels)
+    cases = {OURS: ours}
+    timings = interleave(cases, effort, device=target.device)
     return [
         Row(
             "voxelize",
             "points to voxels, mean",
-            interleave({OURS: ours}, effort),
+            with_busy(cases, timings, target.device),
             bytes=float(sum(t.nbytes for t in moved)),
-            counts={"points": len(scan.points), "sites": len(voxels.coords)},
+            counts={"points": len(points), "sites": len(voxels.coords)},
         )
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -14,35 +15,57 @@ from perception.io import PointCloud, read
 from perception.io.files import suffix_of
 from perception.sparse import SparseTensor
 from perception.sparse.sites import Sites
+from perception.tools.bench.timing import CPU
 
-__all__ = ["CHANNELS", "Sequence4D", "Workload", "from_path", "simulated", "simulated_sequence"]
+__all__ = [
+    "CHANNELS",
+    "Sequence4D",
+    "VoxelSize",
+    "Workload",
+    "fresh",
+    "from_path",
+    "simulated",
+    "simulated_sequence",
+]
 
 CHANNELS = 4
 """Features of a point: x, y, z, intensity."""
 FRAMES = 4
 SEQUENCE_VOXEL = 0.2
 """Metres; with four frames at 10 Hz about as many sites as one scan at 0.05 m."""
+VoxelSize = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One scan at one voxel size.
+    """Scans of one batch at one voxel size.
 
     Attributes:
         name: to show.
         points: ``[N, 3] float32`` metres.
         features: ``[N, 4] float32``.
-        voxel_size: metres.
+        batch: ``[N] int64``, the scan of each point.
+        voxel_size: metres along x, y and z.
     """
 
     name: str
     points: Tensor
     features: Tensor
-    voxel_size: float
+    batch: Tensor
+    voxel_size: VoxelSize
 
-    def tensor(self) -> SparseTensor:
+    @property
+    def voxel_text(self) -> str:
+        """The voxel size to read: one number where all three are the same."""
+        sizes = self.voxel_size if len(set(self.voxel_size)) > 1 else self.voxel_size[:1]
+        return "x".join(f"{size:g}" for size in sizes) + " m"
+
+    def tensor(self, device: torch.device = CPU) -> SparseTensor:
         """The voxels ``[M, 4]``, with no plan made yet."""
-        return SparseTensor.from_points(self.points, self.features, self.voxel_size)
+        voxels = SparseTensor.from_points(
+            self.points, self.features, self.voxel_size, batch=self.batch
+        )
+        return voxels.to(device)
 
 
 @dataclass(frozen=True)
@@ -67,11 +90,12 @@ def fresh(sites: Sites) -> Sites:
     return Sites(sites.coords, sites.stride, sites.batch_size, is_sorted=sites.is_sorted)
 
 
-def simulated(voxel_size: float, *, seed: int = 0) -> Workload:
-    """The embedded street scan of a 64-beam LiDAR."""
+def simulated(voxel_size: VoxelSize, *, batch: int = 1, seed: int = 0) -> Workload:
+    """The embedded street scan of a 64-beam LiDAR, and those of the next seeds in a batch."""
     from perception.datasets.street import scan
 
-    return _workload(f"simulated street {seed}", scan(seed).cloud, voxel_size)
+    clouds = [scan(number).cloud for number in range(seed, seed + batch)]
+    return _workload(f"simulated street {seed}", clouds, voxel_size)
 
 
 def simulated_sequence(*, seed: int = 0, frames: int = FRAMES) -> Sequence4D:
@@ -85,10 +109,13 @@ def simulated_sequence(*, seed: int = 0, frames: int = FRAMES) -> Sequence4D:
     return _sequence(f"simulated street {seed}, {frames} frames", clouds)
 
 
-def from_path(path: str | Path, voxel_size: float) -> tuple[Workload, Sequence4D | None]:
+def from_path(
+    path: str | Path, voxel_size: VoxelSize, *, batch: int = 1
+) -> tuple[Workload, Sequence4D | None]:
     """A point file, or a folder of them: the first file, and the first frames as a sequence.
 
-    The frames of a folder stay in the sensor's own frame; nothing registers them.
+    The frames of a folder stay in the sensor's own frame; nothing registers them. A batch takes the
+    folder's files in order, and again from the first where there are too few (a file: copies of it).
 
     Raises:
         FileNotFoundError: no such path, or a folder without point files.
@@ -96,31 +123,41 @@ def from_path(path: str | Path, voxel_size: float) -> tuple[Workload, Sequence4D
     """
     path = Path(path)
     if not path.is_dir():
-        return _workload(_short(path), read(path), voxel_size), None
+        return _workload(_short(path), [read(path)] * batch, voxel_size), None
     # A .txt beside scans holds poses or times.
     files = [f for f in sorted(path.iterdir()) if suffix_of(f) not in ("", ".txt")]
     if not files:
         raise FileNotFoundError(
             f"{path}: no point files in this folder; name a file or another one"
         )
-    clouds = [read(file) for file in files[:FRAMES]]
-    scan = _workload(_short(files[0]), clouds[0], voxel_size)
-    if len(clouds) < 2:
+    clouds = [read(file) for file in files[: max(FRAMES, batch)]]
+    scan = _workload(_short(files[0]), list(islice(cycle(clouds), batch)), voxel_size)
+    frames = [cloud.points for cloud in clouds[:FRAMES]]
+    if len(frames) < 2:
         return scan, None
-    name = f"{path.name}, {len(clouds)} frames, not registered"
-    return scan, _sequence(name, [cloud.points for cloud in clouds])
+    return scan, _sequence(f"{path.name}, {len(frames)} frames, not registered", frames)
 
 
 def _short(path: Path) -> str:
     return "/".join(path.parts[-2:])
 
 
-def _workload(name: str, cloud: PointCloud, voxel_size: float) -> Workload:
-    points = np.ascontiguousarray(cloud.points, np.float32)
-    finite = np.isfinite(points).all(1)
-    intensity = np.asarray(cloud.attributes.get("intensity", np.ones(len(points))), np.float32)
-    features = np.concatenate([points / 50, intensity[:, None]], 1)[finite]
-    return Workload(name, torch.from_numpy(points[finite]), torch.from_numpy(features), voxel_size)
+def _workload(name: str, clouds: Sequence[PointCloud], voxel_size: VoxelSize) -> Workload:
+    points, features, batch = [], [], []
+    for number, cloud in enumerate(clouds):
+        place = np.ascontiguousarray(cloud.points, np.float32)
+        finite = np.isfinite(place).all(1)
+        intensity = np.asarray(cloud.attributes.get("intensity", np.ones(len(place))), np.float32)
+        points.append(place[finite])
+        features.append(np.concatenate([place / 50, intensity[:, None]], 1)[finite])
+        batch.append(np.full(int(finite.sum()), number))
+    return Workload(
+        name if len(clouds) == 1 else f"{name}, batch of {len(clouds)}",
+        torch.from_numpy(np.concatenate(points)),
+        torch.from_numpy(np.concatenate(features)),
+        torch.from_numpy(np.concatenate(batch)),
+        voxel_size,
+    )
 
 
 def _sequence(name: str, clouds: Iterable[np.ndarray]) -> Sequence4D:
