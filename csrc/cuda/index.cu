@@ -137,10 +137,7 @@ __global__ void __launch_bounds__(kThreads) lookup_kernel(const int64_t* index, 
   const IndexView<C> view(index, log2, sites);
   int32_t query[C];
   load_site<C>(queries, row, query);
-  int64_t place[C];
-#pragma unroll
-  for (int c = 0; c < C; ++c) place[c] = static_cast<int64_t>(query[c]) - view.lo[c];
-  found[row] = view.find(place);
+  found[row] = view.find(query);
 }
 
 // Always makes the table: whether the sites are sorted is known on the device only.

@@ -145,10 +145,20 @@ struct IndexView {
 
   // First row and, in the lower half, the complement of the members.
   __device__ unsigned long long find_group(unsigned long long group) const {
-    for (unsigned long long s = home_of_group(group);; ++s) {
-      const Slot slot = load(s);
-      if (slot.key == group || slot.key == kEmptySlot) return slot.value;  // an empty slot has no members
-    }
+    const unsigned long long home = home_of_group(group);
+    return follow(load(home), home, group);
+  }
+  __device__ void find_groups(unsigned long long first, unsigned long long last, unsigned long long& first_found,
+                              unsigned long long& last_found) const {
+    const unsigned long long first_home = home_of_group(first), last_home = home_of_group(last);
+    const Slot first_slot = load(first_home);
+    const Slot last_slot = last == first ? first_slot : load(last_home);
+    first_found = follow(first_slot, first_home, first);
+    last_found = last == first ? first_found : follow(last_slot, last_home, last);
+  }
+  __device__ unsigned long long follow(Slot slot, unsigned long long s, unsigned long long group) const {
+    while (slot.key != group && slot.key != kEmptySlot) slot = load(++s);
+    return slot.value;  // an empty slot has no members
   }
   __device__ static int32_t row_in_group(unsigned long long found, unsigned long long key) {
     const uint32_t members = ~static_cast<uint32_t>(found), member = 1u << (key & 31);
@@ -162,11 +172,7 @@ struct IndexView {
     }
   }
 
-  // `place`: the site relative to lo, within the extremes.
-  __device__ int32_t find_row(const int64_t (&place)[C]) const {
-    int32_t site[C];
-#pragma unroll
-    for (int c = 0; c < C; ++c) site[c] = static_cast<int32_t>(lo[c] + place[c]);
+  __device__ int32_t find_row(const int32_t (&site)[C]) const {
     const unsigned long long h = hash(site);
     for (unsigned long long s = h;; ++s) {
       const unsigned long long slot = load(s).key;
@@ -175,16 +181,13 @@ struct IndexView {
     }
   }
 
-  // `place`: a site relative to lo, anywhere.
-  __device__ int32_t find(const int64_t (&place)[C]) const {
-    unsigned long long key = 0;
+  __device__ int32_t find(const int32_t (&site)[C]) const {
 #pragma unroll
-    for (int c = 0; c < C; ++c) {
-      if (!within(place[c], range[c])) return -1;
-      key |= static_cast<unsigned long long>(place[c]) << shift[c];
-    }
-    if (kind == kRows) return find_row(place);
-    return kind == kGroups ? row_in_group(find_group(key >> 5), key) : find_key(key);
+    for (int c = 0; c < C; ++c)
+      if (!within(static_cast<int64_t>(site[c]) - lo[c], range[c])) return -1;
+    if (kind == kRows) return find_row(site);
+    const unsigned long long k = key(site);
+    return kind == kGroups ? row_in_group(find_group(k >> 5), k) : find_key(k);
   }
 };
 

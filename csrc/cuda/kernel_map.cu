@@ -44,7 +44,7 @@ constexpr int64_t probe_shared_bytes(int chunk, int dim) {
 }
 
 template <int C>
-__global__ void __launch_bounds__(kProbeThreads) probe_kernel(const __grid_constant__ ProbeArgs args) {
+__global__ void __launch_bounds__(kProbeThreads, C <= 3 ? 8 : 6) probe_kernel(const __grid_constant__ ProbeArgs args) {
   constexpr int D = C - 1;
   using View = IndexView<C>;
   extern __shared__ unsigned long long shared[];
@@ -62,17 +62,27 @@ __global__ void __launch_bounds__(kProbeThreads) probe_kernel(const __grid_const
   const int rows = static_cast<int>(min(static_cast<int64_t>(kProbeRows), args.num_out - first_row));
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
-  // The output's place at displacement zero, relative to the inputs' least coordinates, and its key.
-  // Keys are summed modulo 2^64: right whenever all columns are inside.
+  // The key of the output's place at displacement zero, summed modulo 2^64: with an offset's it is right
+  // whenever all columns are inside, that is, the offset is between least and most.
   const int row = threadIdx.x % kProbeRows;
-  int64_t place[C];
+  const int32_t* const site = args.out_sites + (first_row + row) * C;
   unsigned long long home = 0;
+  bool near = row < rows;
+  int32_t least[D], most[D];
 #pragma unroll
   for (int c = 0; c < C; ++c) {
-    const int64_t v = row < rows ? __ldg(args.out_sites + (first_row + row) * C + c) : 0;
-    place[c] = v * args.steps.by[c] - view.lo[c];
-    home += static_cast<unsigned long long>(place[c]) << view.shift[c];
+    const int64_t place = (row < rows ? __ldg(site + c) : 0) * args.steps.by[c] - view.lo[c];
+    home += static_cast<unsigned long long>(place) << view.shift[c];
+    if (c == 0) {
+      near &= within(place, view.range[c]);
+    } else {
+      const int64_t from = -place, to = view.range[c] - place;
+      const bool some = from <= INT32_MAX && to >= INT32_MIN;
+      least[c - 1] = some ? static_cast<int32_t>(max(from, int64_t{INT32_MIN})) : INT32_MAX;
+      most[c - 1] = some ? static_cast<int32_t>(min(to, int64_t{INT32_MAX})) : INT32_MIN;
+    }
   }
+#pragma unroll 1
   for (int t = threadIdx.x; t < taps; t += kProbeThreads) {
     unsigned long long delta = 0;
 #pragma unroll
@@ -89,9 +99,13 @@ __global__ void __launch_bounds__(kProbeThreads) probe_kernel(const __grid_const
     for (int begin = 0; begin < taps; begin += 32) {
       const int t = begin + lane;
       bool starts = t == 0;
-      if (t > 0 && t < taps)
+      if (t > 0 && t < taps) {
+        const int32_t *now = offsets + t * D, *before = now - D;
+        // Rising, and within one of the windows of 32 that have zero in a middle: keys of at most two groups.
+        starts = now[D - 1] <= before[D - 1] || (now[D - 1] + int64_t{16}) >> 5 != (before[D - 1] + int64_t{16}) >> 5;
 #pragma unroll
-        for (int d = 0; d < D - 1; ++d) starts |= offsets[t * D + d] != offsets[(t - 1) * D + d];
+        for (int d = 0; d < D - 1; ++d) starts |= now[d] != before[d];
+      }
       const uint32_t all = __ballot_sync(~0u, starts);
       if (starts) runs[found + __popc(all & ((1u << lane) - 1))] = t;
       found += __popc(all);
@@ -103,36 +117,44 @@ __global__ void __launch_bounds__(kProbeThreads) probe_kernel(const __grid_const
   }
   __syncthreads();
 
-  const bool near = row < rows && within(place[0], view.range[0]);
   const int32_t* const last_axis = offsets + D - 1;
   for (int run = threadIdx.x / kProbeRows; run < num_runs; run += kProbeSplit) {
     const int begin = runs[run], end = runs[run + 1];
     bool inside = near;
 #pragma unroll
-    for (int c = 1; c < C - 1; ++c) inside &= within(place[c] + offsets[begin * D + c - 1], view.range[c]);
-    unsigned long long group = kEmptySlot, found = kEmptySlot;
-    for (int t = begin; t < end; ++t) {
-      const int64_t last = place[C - 1] + last_axis[t * D];
-      int32_t from = -1;
-      if (inside && within(last, view.range[C - 1])) {
-        const unsigned long long key = home + deltas[t];
-        if (view.kind == View::kGroups) {
-          if (key >> 5 != group) {
-            group = key >> 5;
-            found = view.find_group(group);
-          }
-          from = View::row_in_group(found, key);
-        } else if (view.kind == View::kKeys) {
-          from = view.find_key(key);
-        } else {
-          int64_t query[C];
-          query[0] = place[0];
-#pragma unroll
-          for (int c = 1; c < C; ++c) query[c] = place[c] + offsets[t * D + c - 1];
-          from = view.find_row(query);
-        }
+    for (int d = 0; d < D - 1; ++d) inside &= least[d] <= offsets[begin * D + d] && offsets[begin * D + d] <= most[d];
+    if (view.kind == View::kGroups) {
+      // The groups of the first and of the last tap, fetched together: there are no others.
+      const unsigned long long key = home + deltas[begin];
+      const int32_t first = last_axis[begin * D];
+      unsigned long long found = kEmptySlot, next_found = kEmptySlot;
+      if (inside) view.find_groups(key >> 5, (key + (last_axis[(end - 1) * D] - first)) >> 5, found, next_found);
+#pragma unroll 1
+      for (int t = begin; t < end; ++t) {
+        const int32_t step = last_axis[t * D];
+        const uint32_t moved = static_cast<uint32_t>(key) + (step - first);
+        const unsigned long long group = (moved ^ static_cast<uint32_t>(key)) & 32 ? next_found : found;
+        tile[row * width + t] = least[D - 1] <= step && step <= most[D - 1] ? View::row_in_group(group, moved) : -1;
       }
-      tile[row * width + t] = from;
+    } else {
+#pragma unroll 1
+      for (int t = begin; t < end; ++t) {
+        const int32_t step = last_axis[t * D];
+        int32_t from = -1;
+        if (inside && least[D - 1] <= step && step <= most[D - 1]) {
+          if (view.kind == View::kKeys) {
+            from = view.find_key(home + deltas[t]);
+          } else {
+            int32_t wanted[C];
+            wanted[0] = __ldg(site);
+#pragma unroll
+            for (int c = 1; c < C; ++c)
+              wanted[c] = static_cast<int32_t>(__ldg(site + c) * args.steps.by[c] + offsets[t * D + c - 1]);
+            from = view.find_row(wanted);
+          }
+        }
+        tile[row * width + t] = from;
+      }
     }
   }
   __syncthreads();

@@ -3,10 +3,12 @@
 // Rows are sorted so that rows with the same taps stand together, rare taps first: a key of one bit a
 // tap (several taps to a bit where there are more than 32), read as a Gray code so that neighbours in
 // the order differ in few bits, sorted downwards.
-// Limit: the table is read twice and written once, 4 K bytes a row each, besides the sort of the keys.
+// The sort is by digits of up to 9 bits, least first, one launch a digit: a block has a tile of the
+// keys, sums the counts of each digit over all tiles and over those before it, and writes its keys to
+// their places; there it counts them for the next digit. So one wave of blocks does a scan's keys in
+// few microseconds a digit, where a sort made for millions of keys is slow.
+// Limit: the table is read twice and written once, 4 K bytes a row each.
 #include "cuda/conv.cuh"
-
-#include <cub/device/device_radix_sort.cuh>
 
 #include <algorithm>
 
@@ -14,6 +16,130 @@ namespace perception {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
+
+// -- sort -------------------------------------------------------------------------------------------
+
+constexpr int kSortThreads = 1024, kSortWarps = kSortThreads / 32;
+constexpr int kSortStep = 2 * kSortThreads;  // keys of a block at a time
+constexpr int kDigitBits = 9, kDigits = 1 << kDigitBits;
+constexpr int kMostTiles = 128;
+
+struct SortArgs {
+  const uint32_t* keys;
+  const int32_t* numbers;  // null: of the rows in order
+  int64_t rows;
+  int tile_log2, tiles;  // a block's keys; blocks
+  int shift;
+  uint32_t digit;          // the digit's bits, shifted down
+  const uint32_t* counts;  // [tiles, kDigits]
+  int32_t* to_numbers;
+  uint32_t* to_keys;      // null: this is the last digit
+  uint32_t* next_counts;  // zeros
+  int next_shift;
+  uint32_t next_digit;
+};
+
+__global__ void __launch_bounds__(kSortThreads) sort_kernel(const __grid_constant__ SortArgs args) {
+  constexpr int kSlices = kSortThreads * 4 / kDigits;
+  __shared__ __align__(16) uint32_t sums[2][kSlices][kDigits];  // over all tiles, over those before this one
+  __shared__ uint32_t place[kDigits];  // where the next key with this digit goes
+  __shared__ uint32_t warp_sums[kDigits / 32];
+  // Then each warp's keys with each digit; of the warps before, in the end.
+  uint16_t* const counts = reinterpret_cast<uint16_t*>(sums);
+  static_assert(sizeof(uint16_t) * kSortWarps * kDigits == sizeof(sums), "counts take the place of sums");
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, digit = threadIdx.x;
+
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) << args.tile_log2;
+  const int64_t end = min(begin + (int64_t{1} << args.tile_log2), args.rows);
+  uint32_t key[2] = {};
+  int32_t number[2] = {};
+  const auto fetch = [&](int64_t from) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int64_t at = from + warp * 64 + i * 32 + lane;
+      if (at < end) {
+        key[i] = args.keys[at];
+        number[i] = args.numbers == nullptr ? static_cast<int32_t>(at) : args.numbers[at];
+      }
+    }
+  };
+  fetch(begin);
+
+  const int slice = threadIdx.x / (kDigits / 4), quad = threadIdx.x % (kDigits / 4);
+  uint4 all = {0, 0, 0, 0}, before = {0, 0, 0, 0};
+#pragma unroll 8
+  for (int t = slice; t < args.tiles; t += kSlices) {
+    const uint4 n = __ldg(reinterpret_cast<const uint4*>(args.counts + t * kDigits) + quad);
+    const uint32_t counted = t < static_cast<int>(blockIdx.x) ? ~0u : 0u;
+    all.x += n.x, all.y += n.y, all.z += n.z, all.w += n.w;
+    before.x += n.x & counted, before.y += n.y & counted, before.z += n.z & counted, before.w += n.w & counted;
+  }
+  reinterpret_cast<uint4*>(sums[0][slice])[quad] = all;
+  reinterpret_cast<uint4*>(sums[1][slice])[quad] = before;
+  __syncthreads();
+  uint32_t total = 0, earlier = 0, running = 0;
+  if (digit < kDigits) {
+#pragma unroll
+    for (int s = 0; s < kSlices; ++s) {
+      total += sums[0][s][digit];
+      earlier += sums[1][s][digit];
+    }
+    running = total;
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+      const uint32_t below = __shfl_up_sync(~0u, running, d);
+      if (lane >= d) running += below;
+    }
+    if (lane == 31) warp_sums[warp] = running;
+  }
+  __syncthreads();
+  if (digit < kDigits) {
+    for (int w = 0; w < warp; ++w) running += warp_sums[w];
+    place[digit] = running - total + earlier;
+  }
+
+  for (int64_t from = begin; from < end; from += kSortStep) {
+    if (from > begin) fetch(from);
+    uint4* const clear = reinterpret_cast<uint4*>(counts);
+    for (int i = threadIdx.x; i < kSortWarps * kDigits / 8; i += kSortThreads) clear[i] = {0, 0, 0, 0};
+    __syncthreads();
+    uint16_t* const mine = counts + warp * kDigits;
+    uint32_t rank[2];  // among the warp's keys with the same digit
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const bool live = from + warp * 64 + i * 32 + lane < end;
+      const uint32_t d = live ? key[i] >> args.shift & args.digit : kDigits;
+      const uint32_t peers = __match_any_sync(~0u, d), below = __popc(peers & ((1u << lane) - 1));
+      const uint32_t known = live ? mine[d] : 0;
+      __syncwarp();
+      if (live && below == 0) mine[d] = static_cast<uint16_t>(known + __popc(peers));
+      __syncwarp();
+      rank[i] = known + below;
+    }
+    __syncthreads();
+    uint32_t step = 0;
+    if (digit < kDigits) {
+#pragma unroll 8
+      for (int w = 0; w < kSortWarps; ++w) {
+        const uint32_t n = counts[w * kDigits + digit];
+        counts[w * kDigits + digit] = static_cast<uint16_t>(step);
+        step += n;
+      }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (from + warp * 64 + i * 32 + lane >= end) continue;
+      const uint32_t d = key[i] >> args.shift & args.digit, to = place[d] + mine[d] + rank[i];
+      args.to_numbers[to] = number[i];
+      if (args.to_keys == nullptr) continue;
+      args.to_keys[to] = key[i];
+      atomicAdd(args.next_counts + (to >> args.tile_log2) * kDigits + (key[i] >> args.next_shift & args.next_digit), 1u);
+    }
+    __syncthreads();
+    if (digit < kDigits) place[digit] += step;
+  }
+}
 
 // -- keys -------------------------------------------------------------------------------------------
 
@@ -29,7 +155,10 @@ struct KeyArgs {
   int64_t rows;
   int taps, first, count;  // of the table; those whose bits are given
   uint32_t* keys;
-  int32_t* numbers;
+  uint32_t used;     // the bits of the keys
+  uint32_t* counts;  // [tiles, kDigits] of the first digit
+  int tile_log2;
+  uint32_t digit;    // its bits
 };
 
 // A warp makes the keys of 32 rows: lanes read the taps of one row after the other.
@@ -60,7 +189,8 @@ __global__ void __launch_bounds__(kThreads)
     key ^= key >> 4;
     key ^= key >> 8;
     key ^= key >> 16;
-    args.numbers[row] = static_cast<int32_t>(row);
+    key ^= args.used;  // the sort is upwards
+    atomicAdd(args.counts + (row >> args.tile_log2) * kDigits + (key & args.digit), 1u);
   }
   args.keys[row] = key;
 }
@@ -80,17 +210,62 @@ void make_keys(KeyArgs args, const std::vector<int64_t>& rank, cudaStream_t stre
   }
 }
 
+// The row numbers in the order of the tiles.
+void sort_rows(const Tensor& table, const std::vector<int64_t>& rank, int32_t* order, cudaStream_t stream) {
+  const int64_t rows = table.size(0), taps = table.size(1);
+  const int bits = static_cast<int>(std::min<int64_t>(taps, 32));
+  const int passes = static_cast<int>(ceil_div(bits, kDigitBits)), width = static_cast<int>(ceil_div(bits, passes));
+  int tile_log2 = 11;
+  while (ceil_div(rows, int64_t{1} << tile_log2) > kMostTiles) ++tile_log2;
+  static_assert(kSortStep == 1 << 11, "a tile is at least what a block does at a time");
+  const int tiles = static_cast<int>(ceil_div(rows, int64_t{1} << tile_log2));
+
+  Tensor counted = empty_like_device(table, {passes, tiles, kDigits}, ScalarType::Int);
+  Tensor scratch = empty_like_device(table, {4, rows}, ScalarType::Int);
+  uint32_t* const counts = reinterpret_cast<uint32_t*>(counted.mutable_data_ptr<int32_t>());
+  int32_t* const numbers = scratch.mutable_data_ptr<int32_t>();
+  uint32_t* const keys = reinterpret_cast<uint32_t*>(numbers + 2 * rows);
+  STD_CUDA_CHECK(cudaMemsetAsync(counts, 0, sizeof(uint32_t) * passes * tiles * kDigits, stream));
+
+  const auto digit_of = [&](int pass) { return (1u << std::min(width, bits - pass * width)) - 1; };
+  const KeyArgs key_args{table.const_data_ptr<int32_t>(), rows, static_cast<int>(taps), 0, 0, keys, ~0u >> (32 - bits),
+                         counts, tile_log2, digit_of(0)};
+  if (taps <= kFewTaps)
+    make_keys<kFewTaps>(key_args, rank, stream);
+  else
+    make_keys<kManyTaps>(key_args, rank, stream);
+  for (int pass = 0; pass < passes; ++pass) {
+    const bool last = pass + 1 == passes;
+    const int64_t from = pass % 2 * rows, to = rows - from;
+    uint32_t* const here = counts + static_cast<int64_t>(pass) * tiles * kDigits;
+    const SortArgs args{keys + from,
+                        pass == 0 ? nullptr : numbers + from,
+                        rows,
+                        tile_log2,
+                        tiles,
+                        pass * width,
+                        digit_of(pass),
+                        here,
+                        last ? order : numbers + to,
+                        last ? nullptr : keys + to,
+                        last ? nullptr : here + tiles * kDigits,
+                        last ? 0 : (pass + 1) * width,
+                        last ? 0 : digit_of(pass + 1)};
+    sort_kernel<<<tiles, kSortThreads, 0, stream>>>(args);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+}
+
 // -- granules ---------------------------------------------------------------------------------------
 
 constexpr int kGranuleTaps = 128;  // of one block, a multiple of 32
 
 struct GranuleArgs {
   const int32_t* table;
-  const int32_t* numbers;  // row numbers in the new order
   int64_t num_out;
   int num_taps, words;
   int32_t* rows;
-  int32_t* order;
+  int32_t* order;  // complete but for the slots behind the last row
   int32_t* taps;
 };
 
@@ -104,9 +279,9 @@ __global__ void __launch_bounds__(kThreads) granule_kernel(const __grid_constant
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if (threadIdx.x < kGranule) {
     const int64_t slot = granule * kGranule + threadIdx.x;
-    const int32_t row = slot < args.num_out ? args.numbers[slot] : -1;
-    row_of[threadIdx.x] = row;
-    if (blockIdx.y == 0) args.order[slot] = row;
+    const bool used = slot < args.num_out;
+    row_of[threadIdx.x] = used ? args.order[slot] : -1;
+    if (!used && blockIdx.y == 0) args.order[slot] = -1;
   }
   if (threadIdx.x < words) {
     present[threadIdx.x] = 0;
@@ -152,29 +327,11 @@ std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<i
   Tensor order = empty_like_device(table, {granules * kGranule}, ScalarType::Int);
   Tensor present = empty_like_device(table, {1 + granules, words}, ScalarType::Int);
 
-  // Keys and numbers, twice each: the sort moves between the halves.
-  Tensor sorted = empty_like_device(table, {4, num_out}, ScalarType::Int), scratch = sorted;
-  int32_t* const at = sorted.mutable_data_ptr<int32_t>();
-  uint32_t* const keys = reinterpret_cast<uint32_t*>(at);
-  cub::DoubleBuffer<uint32_t> by(keys, keys + num_out);
-  cub::DoubleBuffer<int32_t> numbers(at + 2 * num_out, at + 3 * num_out);
-  if (num_out > 0) {
-    const KeyArgs args{from.const_data_ptr<int32_t>(), num_out, static_cast<int>(taps), 0, 0, keys, numbers.Current()};
-    if (taps <= kFewTaps)
-      make_keys<kFewTaps>(args, rank, stream);
-    else
-      make_keys<kManyTaps>(args, rank, stream);
-    const int bits = static_cast<int>(std::min<int64_t>(taps, 32)), count = static_cast<int>(num_out);
-    size_t bytes = 0;
-    STD_CUDA_CHECK(cub::DeviceRadixSort::SortPairsDescending(nullptr, bytes, by, numbers, count, 0, bits, stream));
-    scratch = empty_like_device(table, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
-    STD_CUDA_CHECK(cub::DeviceRadixSort::SortPairsDescending(scratch.mutable_data_ptr(), bytes, by, numbers, count, 0,
-                                                             bits, stream));
-  }
-  const GranuleArgs args{from.const_data_ptr<int32_t>(),     numbers.Current(),
-                         num_out,                            static_cast<int>(taps),
-                         static_cast<int>(words),            rows.mutable_data_ptr<int32_t>(),
-                         order.mutable_data_ptr<int32_t>(),  present.mutable_data_ptr<int32_t>()};
+  if (num_out > 0) sort_rows(from, rank, order.mutable_data_ptr<int32_t>(), stream);
+  const GranuleArgs args{from.const_data_ptr<int32_t>(),    num_out,
+                         static_cast<int>(taps),            static_cast<int>(words),
+                         rows.mutable_data_ptr<int32_t>(),  order.mutable_data_ptr<int32_t>(),
+                         present.mutable_data_ptr<int32_t>()};
   const dim3 grid(static_cast<unsigned>(granules), static_cast<unsigned>(ceil_div(taps, kGranuleTaps)));
   const int bytes = kGranule * (static_cast<int>(std::min<int64_t>(taps, kGranuleTaps)) | 1) * 4;
   granule_kernel<<<grid, kThreads, bytes, stream>>>(args);
