@@ -1,0 +1,482 @@
+// The sparse product on the tensor cores of any sm_80 or later (mma.sync), for every dtype, channel count
+// and number of groups.
+//
+// A block takes one or two granules of output slots and up to 128 output channels. It lists the taps that
+// its granules have and walks them in steps of 64 bytes of input channels (several taps a step when they
+// have few channels): input rows are gathered and weights copied to shared memory by asynchronous copies,
+// three steps ahead, and the row numbers six steps ahead. A warp takes 16 or 32 slots and leaves out what
+// none of them has. Sums stay in registers in float32; taps are added in order.
+//
+// Limits: 2 * pairs * Cin * Cout operations, and the gathered rows out of the L2 cache:
+// pairs * Cin * ceil(Cout / 128) elements.
+#include "cuda/conv_simt.cuh"
+#include "cuda/fragment.cuh"
+
+namespace perception {
+namespace {
+
+constexpr int kStages = 4;            // steps in shared memory
+constexpr int kRing = 2 * kStages;    // tap sets whose row numbers are in shared memory
+constexpr int kRowBytes = 64;         // input channels of a step
+constexpr int kListed = 1024;         // taps listed at a time
+constexpr uint32_t kTapMask = (1u << 30) - 1;
+
+struct ConvParams {
+  const char* x;
+  const char* weight;
+  const void* bias;
+  void* out;
+  const int32_t* rows;
+  const int32_t* order;
+  const int32_t* taps;
+  int granules;
+  int cin, cout, group_in, group_out, num_taps, words;
+  int column_tiles;
+  int pack;                   // taps of a step; 1 when a tap has more than half a step of channels
+  int shift;                  // log2 of the channels of a tap in a step
+  int chunks;                 // steps of a tap
+  int x_width, weight_width;  // bytes of a copy where rows are not made of 16 bytes
+  bool wide_out;              // the output may be written in 16 bytes
+};
+
+template <class Math_, int kRows_, int kColumns_, bool kWide_>
+struct ConvTile {
+  using Math = Math_;
+  using T = typename Math::T;
+  static constexpr int kRows = kRows_, kColumns = kColumns_;
+  static constexpr bool kWide = kWide_;
+  static constexpr int kElement = sizeof(T);
+  static constexpr int kDepth = kRowBytes / kElement;  // channels of a step: two of the tensor cores' steps
+  static constexpr int kWarps = kRows / 16;
+  static constexpr int kThreads = kWarps * 32;
+  // Blocks on a multiprocessor: leaves a thread 128 registers, or 168 for three terms beside each other.
+  static constexpr int kResident = Math::kTerms == 3 && kThreads == 128 ? 3 : 512 / kThreads;
+  static constexpr int kWarpsAcross = kColumns >= 32 ? 2 : 1;
+  static constexpr int kWarpRows = kRows / (kWarps / kWarpsAcross);
+  static constexpr int kWarpColumns = kColumns / kWarpsAcross;
+  static constexpr int kTall = kWarpRows / 16, kAcross = kWarpColumns / 16;
+  static constexpr int kStride = padded_row<T>(kColumns);
+  static constexpr int kLeft = kRows * kRowBytes;
+  static constexpr int kStage = kLeft + kDepth * kStride;
+  static constexpr int kPipeline = kStages * kStage;
+  static constexpr int kOutStride = kWarpColumns * kElement + 16;
+  static_assert(kDepth == 2 * Math::kDepth && kRows % kGranule == 0 && kStage % 16 == 0, "a tile's shape");
+  static_assert(kElement == 4 || kWarps * kWarpRows * kOutStride <= kPipeline, "the output fits the pipeline's memory");
+  static int shared(int pack) { return kPipeline + kRing * pack * kRows * static_cast<int>(sizeof(int32_t)); }
+};
+
+// Lists the taps first * 32 .. that a granule of the tile has: number, and bit 30 + i where granule i has
+// it. For one warp.
+template <int kGranules>
+__device__ __forceinline__ int list_taps(const int32_t* taps, int granules, int words, int first, uint32_t* list) {
+  const int lane = threadIdx.x & 31;
+  int count = 0;
+  for (int w = first; w < min(words, first + kListed / 32); ++w) {
+    const uint32_t a = __ldg(taps + w);
+    const uint32_t b = kGranules > 1 && granules > 1 ? __ldg(taps + words + w) : 0;
+    const uint32_t any = a | b;
+    if (any >> lane & 1)
+      list[count + __popc(any & ((1u << lane) - 1))] = (w * 32 + lane) | (a >> lane & 1) << 30 | (b >> lane & 1) << 31;
+    count += __popc(any);
+  }
+  return count;
+}
+
+// Position in the walk over sets of taps, and over the chunks of their channels.
+struct Walk {
+  int set = 0, chunk = 0;
+  __device__ __forceinline__ void next(int chunks) {
+    if (++chunk == chunks) {
+      chunk = 0;
+      ++set;
+    }
+  }
+};
+
+template <class Tile>
+struct ConvLoader {
+  using T = typename Tile::T;
+  const ConvParams& p;
+  const char* x;        // the group's first channel
+  const char* weight;   // the tile's first column
+  const int32_t* rows;  // of the tile's first granule
+  int columns;          // that there are from the tile's first on
+  bool mirrored;
+  const uint32_t* list;
+  int listed;
+  char* stages;
+  int32_t* ring;
+
+  // The row numbers of a set of taps.
+  __device__ __forceinline__ void fetch_rows(int set) const {
+    int32_t* to = ring + (set & (kRing - 1)) * p.pack * Tile::kRows;
+    for (int e = threadIdx.x * 4; e < p.pack * Tile::kRows; e += Tile::kThreads * 4) {
+      const int at = set * p.pack + e / Tile::kRows, slot = e % Tile::kRows;
+      const uint32_t entry = at < listed ? list[at] : 0;
+      const int granule = slot / kGranule;
+      const int64_t tap = entry & kTapMask;
+      if (entry >> (30 + granule) & 1)
+        copy_async<16>(to + e, rows + (granule * static_cast<int64_t>(p.num_taps) + tap) * kGranule + slot % kGranule,
+                       true);
+      else
+        *reinterpret_cast<int4*>(to + e) = make_int4(-1, -1, -1, -1);
+    }
+  }
+
+  template <int kBytes>
+  __device__ __forceinline__ void gather(const Walk& walk, char* to) const {
+    constexpr int kAcross = kRowBytes / kBytes;
+    constexpr int kCount = Tile::kRows * kAcross / Tile::kThreads;
+    static_assert(Tile::kThreads % kAcross == 0, "a thread copies the same channels of several rows");
+    const int byte = threadIdx.x % kAcross * kBytes;
+    const int column = byte / Tile::kElement;
+    const int c = walk.chunk * Tile::kDepth + (column & ((1 << p.shift) - 1));
+    const int32_t* index = ring + ((walk.set & (kRing - 1)) * p.pack + (column >> p.shift)) * Tile::kRows;
+    const char* from = x + c * Tile::kElement;
+#pragma unroll(kCount < 4 ? kCount : 4)
+    for (int i = 0; i < kCount; ++i) {
+      const int row = threadIdx.x / kAcross + i * (Tile::kThreads / kAcross);
+      const int source = index[row];
+      const bool valid = source >= 0 && c < p.group_in;
+      copy_async<kBytes>(to + row * kRowBytes + (((byte >> 4) ^ (row >> 1 & 3)) << 4) + (byte & 15),
+                         from + (valid ? source : 0) * (static_cast<int64_t>(p.cin) * Tile::kElement), valid);
+    }
+  }
+
+  template <int kBytes>
+  __device__ __forceinline__ void load_weight(const Walk& walk, char* to) const {
+    constexpr int kAcross = Tile::kColumns * Tile::kElement / kBytes;
+    constexpr int kLanes = Tile::kThreads / Tile::kDepth;  // that copy a row
+    constexpr int kCount = (kAcross + kLanes - 1) / kLanes;
+    const int k = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
+    const int at = walk.set * p.pack + (k >> p.shift);
+    const int c = walk.chunk * Tile::kDepth + (k & ((1 << p.shift) - 1));
+    const bool there = at < listed && c < p.group_in;
+    int64_t tap = there ? list[at] & kTapMask : 0;
+    if (mirrored) tap = p.num_taps - 1 - tap;
+    const char* from = weight + (there ? (tap * p.group_in + c) * p.cout * Tile::kElement : 0);
+    to += k * Tile::kStride;
+#pragma unroll(kCount < 4 ? kCount : 4)
+    for (int i = 0; i < kCount; ++i) {
+      const int byte = (lane + i * kLanes) * kBytes;
+      if (kAcross % kLanes != 0 && byte >= kAcross * kBytes) break;
+      const bool valid = there && byte / Tile::kElement < columns;
+      copy_async<kBytes>(to + byte, from + (valid ? byte : 0), valid);
+    }
+  }
+
+  __device__ __forceinline__ void load(const Walk& walk, int stage) const {
+    char* left = stages + stage * Tile::kStage;
+    char* right = left + Tile::kLeft;
+    if constexpr (Tile::kWide) {
+      gather<16>(walk, left);
+      load_weight<16>(walk, right);
+    } else {
+      switch (p.x_width) {
+        case 16: gather<16>(walk, left); break;
+        case 8: gather<8>(walk, left); break;
+        case 4: gather<4>(walk, left); break;
+        default:
+          if constexpr (Tile::kElement == 2) gather<2>(walk, left);
+      }
+      switch (p.weight_width) {
+        case 16: load_weight<16>(walk, right); break;
+        case 8: load_weight<8>(walk, right); break;
+        case 4: load_weight<4>(walk, right); break;
+        default:
+          if constexpr (Tile::kElement == 2) load_weight<2>(walk, right);
+      }
+    }
+  }
+};
+
+// The bias of each of a lane's sums; n0 is the warp's first column in the group.
+template <class Tile>
+__device__ __forceinline__ void begin_sums(const ConvParams& p, float (&sums)[Tile::kTall][2 * Tile::kAcross][4],
+                                           int n0) {
+  using T = typename Tile::T;
+  const T* bias = static_cast<const T*>(p.bias) + static_cast<int64_t>(blockIdx.y) * p.group_out;
+  const int q = threadIdx.x & 3;
+#pragma unroll
+  for (int n = 0; n < 2 * Tile::kAcross; ++n)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int column = n0 + (Tile::kElement == 2 ? n * 8 + q * 2 + i : n / 2 * 16 + q * 4 + i * 2 + n % 2);
+      const float add = p.bias != nullptr && column < p.group_out ? as_float(bias[column]) : 0.f;
+#pragma unroll
+      for (int m = 0; m < Tile::kTall; ++m) sums[m][n][i] = sums[m][n][2 + i] = add;
+    }
+}
+
+// Writes a warp's sums; n0 is its first column in the group, first_slot its first slot.
+template <class Tile>
+__device__ __forceinline__ void write_out(const ConvParams& p, const float (&sums)[Tile::kTall][2 * Tile::kAcross][4],
+                                          int64_t first_slot, int n0, char* scratch) {
+  using T = typename Tile::T;
+  const int lane = threadIdx.x & 31, g = lane >> 2, q = lane & 3;
+  T* const out = static_cast<T*>(p.out) + static_cast<int64_t>(blockIdx.y) * p.group_out;
+  const auto row_of = [&](int row) {
+    const int64_t slot = first_slot + row;
+    return slot < int64_t{p.granules} * kGranule ? __ldg(p.order + slot) : -1;
+  };
+  if constexpr (Tile::kElement == 4) {
+#pragma unroll
+    for (int m = 0; m < Tile::kTall; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int64_t row = row_of(m * 16 + half * 8 + g);
+        if (row < 0) continue;
+        T* to = out + row * p.cout;
+#pragma unroll
+        for (int n = 0; n < Tile::kAcross; ++n) {
+          const int at = n0 + n * 16 + q * 4;
+          const float4 v = column_sums<Tile::kAcross>(sums[m], n, half);
+          if (p.wide_out) {
+            if (at < p.group_out) *reinterpret_cast<float4*>(to + at) = v;
+          } else {
+            if (at < p.group_out) to[at] = v.x;
+            if (at + 1 < p.group_out) to[at + 1] = v.y;
+            if (at + 2 < p.group_out) to[at + 2] = v.z;
+            if (at + 3 < p.group_out) to[at + 3] = v.w;
+          }
+        }
+      }
+  } else {
+    // Through the warp's own part of shared memory, so that neighbouring lanes write neighbouring bytes.
+#pragma unroll
+    for (int m = 0; m < Tile::kTall; ++m)
+#pragma unroll
+      for (int n = 0; n < 2 * Tile::kAcross; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          Packed<T, 2> pair;
+          pair.value[0] = from_float<T>(sums[m][n][2 * half]);
+          pair.value[1] = from_float<T>(sums[m][n][2 * half + 1]);
+          *reinterpret_cast<Packed<T, 2>*>(scratch + (m * 16 + half * 8 + g) * Tile::kOutStride + n * 16 + q * 4) = pair;
+        }
+    __syncwarp();
+    if (p.wide_out) {
+      constexpr int kVectors = Tile::kWarpColumns / 8;
+#pragma unroll 4
+      for (int v = lane; v < Tile::kWarpRows * kVectors; v += 32) {
+        const int r = v / kVectors, column = v % kVectors * 8;
+        const int64_t row = row_of(r);
+        if (row >= 0 && n0 + column < p.group_out)
+          *reinterpret_cast<uint4*>(out + row * p.cout + n0 + column) =
+              *reinterpret_cast<const uint4*>(scratch + r * Tile::kOutStride + column * 2);
+      }
+    } else {
+      for (int v = lane; v < Tile::kWarpRows * Tile::kWarpColumns; v += 32) {
+        const int r = v / Tile::kWarpColumns, column = v % Tile::kWarpColumns;
+        const int64_t row = row_of(r);
+        if (row >= 0 && n0 + column < p.group_out)
+          out[row * p.cout + n0 + column] =
+              *reinterpret_cast<const T*>(scratch + r * Tile::kOutStride + column * 2);
+      }
+    }
+  }
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(const ConvParams p) {
+  using Math = typename Tile::Math;
+  __shared__ uint32_t list[kListed];
+  __shared__ int list_length;
+  char* const stages = dynamic_shared();
+  int32_t* const ring = reinterpret_cast<int32_t*>(stages + Tile::kPipeline);
+
+  constexpr int kGranules = Tile::kRows / kGranule;
+  const int first_granule = static_cast<int>(blockIdx.x / p.column_tiles) * kGranules;
+  const int tile_column = blockIdx.x % p.column_tiles * Tile::kColumns;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x & 31;
+  const int warp_row = warp / Tile::kWarpsAcross * Tile::kWarpRows;
+  const int warp_column = warp % Tile::kWarpsAcross * Tile::kWarpColumns;
+
+  ConvLoader<Tile> loader{p};
+  loader.x = p.x + static_cast<int64_t>(blockIdx.y) * p.group_in * Tile::kElement;
+  loader.weight = p.weight + (static_cast<int64_t>(blockIdx.y) * p.group_out + tile_column) * Tile::kElement;
+  loader.rows = p.rows + static_cast<int64_t>(first_granule) * p.num_taps * kGranule;
+  loader.columns = p.group_out - tile_column;
+  loader.mirrored = p.words > 0 && (__ldg(p.taps) & 1);
+  loader.list = list;
+  loader.stages = stages;
+  loader.ring = ring;
+
+  float sums[Tile::kTall][2 * Tile::kAcross][4];
+  begin_sums<Tile>(p, sums, tile_column + warp_column);
+
+  // This lane's addresses in a stage: row and 16 bytes of the left factor, row and columns of the right.
+  const int left_offset = (warp_row + (lane & 15)) * kRowBytes + (((lane >> 4) ^ (lane >> 1 & 3)) << 4);
+  const int right = Tile::kLeft + right_offset<typename Tile::T, Tile::kStride>(lane) + warp_column * Tile::kElement;
+
+  for (int first = 0; first < p.words; first += kListed / 32) {
+    if (warp == 0) {
+      const int count = list_taps<kGranules>(p.taps + (int64_t{1} + first_granule) * p.words, p.granules - first_granule,
+                                             p.words, first, list);
+      if (lane == 0) list_length = count;
+    }
+    __syncthreads();
+    loader.listed = list_length;
+    const int steps = (loader.listed + p.pack - 1) / p.pack * p.chunks;
+
+    Walk fetching, loading, computing;
+    const auto fetch = [&](int step) {
+      if (step < steps && fetching.chunk == 0) loader.fetch_rows(fetching.set);
+      fetching.next(p.chunks);
+    };
+    for (int s = 0; s < kStages - 1; ++s) fetch(s);
+    copy_commit();
+    copy_wait<0>();
+    __syncthreads();
+    for (int s = 0; s < kStages - 1; ++s) {
+      if (s < steps) loader.load(loading, s);
+      loading.next(p.chunks);
+      fetch(s + kStages - 1);
+      copy_commit();
+    }
+
+    for (int s = 0; s < steps; ++s) {
+      // Everything up to step s has arrived, the rows of step s + kStages - 1 too, and every warp has left
+      // step s - 1, whose memory is next.
+      copy_wait<kStages - 2>();
+      __syncthreads();
+      if (s + kStages - 1 < steps) loader.load(loading, (s + kStages - 1) % kStages);
+      loading.next(p.chunks);
+      fetch(s + 2 * (kStages - 1));
+      copy_commit();
+
+      int active = 0;  // bit i: the i-th half of the step has something for this warp
+      const int32_t* index =
+          ring + (computing.set & (kRing - 1)) * p.pack * Tile::kRows + warp_row + (lane & (Tile::kWarpRows - 1));
+      if (p.pack == 1) {
+        if (__any_sync(~0u, index[0] >= 0))
+          active = computing.chunk * Tile::kDepth + Math::kDepth < p.group_in ? 3 : 1;
+      } else {
+        for (int j = 0; j < p.pack; ++j)
+          if (__any_sync(~0u, index[j * Tile::kRows] >= 0)) active |= 1 << ((j << p.shift) / Math::kDepth);
+      }
+      computing.next(p.chunks);
+
+      const char* stage = stages + s % kStages * Tile::kStage;
+      const auto multiply = [&](int half) {
+        uint32_t a[Tile::kTall][4];
+#pragma unroll
+        for (int m = 0; m < Tile::kTall; ++m)
+          load_matrices(a[m], stage + (left_offset ^ (half * 32)) + m * 16 * kRowBytes);
+        multiply_step<Math, Tile::kTall, Tile::kAcross, Tile::kStride>(
+            sums, a, stage + right + half * Math::kDepth * Tile::kStride);
+      };
+      if constexpr (Math::kTerms == 3) {  // one after the other: registers are short
+#pragma unroll 1
+        for (int half = 0; half < 2; ++half)
+          if (active >> half & 1) multiply(half);
+      } else if (active == 3) {
+        multiply(0);
+        multiply(1);
+      } else if (active != 0) {
+        multiply(active >> 1);
+      }
+    }
+    copy_wait<0>();
+    __syncthreads();
+  }
+
+  write_out<Tile>(p, sums, static_cast<int64_t>(first_granule) * kGranule + warp_row, tile_column + warp_column,
+                  stages + warp * Tile::kWarpRows * Tile::kOutStride);
+}
+
+template <class Tile>
+void launch_tile(const ConvArgs& args, ConvParams p) {
+  p.column_tiles = static_cast<int>(ceil_div(p.group_out, Tile::kColumns));
+  if (p.group_in <= Tile::kDepth / 2) {
+    p.shift = 2;
+    while (1 << p.shift < p.group_in) ++p.shift;
+    p.chunks = 1;
+  } else {
+    p.shift = Tile::kDepth == 32 ? 5 : 4;
+    p.chunks = static_cast<int>(ceil_div(p.group_in, Tile::kDepth));
+  }
+  p.pack = Tile::kDepth >> p.shift;
+  const int64_t blocks = ceil_div(args.granules, Tile::kRows / kGranule) * p.column_tiles;
+  STD_TORCH_CHECK(blocks <= std::numeric_limits<int32_t>::max() && args.groups <= 65535,
+                  "conv: the problem is too large for one launch");
+  launch(&conv_kernel<Tile>, dim3(static_cast<unsigned>(blocks), args.groups), Tile::kThreads, Tile::shared(p.pack),
+         args.stream, p);
+}
+
+// The number of columns of a tile with the least time by tensor cores and gathered bytes together.
+template <class Math>
+int choose_columns(int group_out, std::initializer_list<int> choices) {
+  constexpr double kProducts = Math::kDepth == 16 ? 1200 : Math::kTerms == 1 ? 600 : 200;  // a clock of an SM
+  constexpr double kBytes = 30;
+  int best = 0;
+  double least = 0;
+  for (const int columns : choices) {
+    const double cost =
+        static_cast<double>(ceil_div(group_out, columns)) * (columns / kProducts + sizeof(typename Math::T) / kBytes);
+    if (best == 0 || cost < least) {
+      best = columns;
+      least = cost;
+    }
+  }
+  return best;
+}
+
+template <class Math>
+void launch_math(const ConvArgs& args, ConvParams p) {
+  constexpr int kElement = sizeof(typename Math::T);
+  const int64_t in_bytes = int64_t{p.group_in} * kElement, out_bytes = int64_t{p.group_out} * kElement;
+  p.x_width = copy_width(p.x, in_bytes, kElement);
+  p.weight_width = copy_width(p.weight, out_bytes, kElement);
+  p.wide_out = copy_width(p.out, out_bytes, kElement) == 16;
+  if (p.x_width < 16 || p.weight_width < 16 || !p.wide_out) {
+    if (p.group_out <= 32) return launch_tile<ConvTile<Math, 64, 32, false>>(args, p);
+    return launch_tile<ConvTile<Math, 64, 64, false>>(args, p);
+  }
+  const int64_t enough = 2 * multiprocessors();  // blocks
+  if (p.group_out > 32) {
+    constexpr int kWidest = Math::kTerms == 1 ? 128 : 64;  // three terms need the registers
+    const int columns = choose_columns<Math>(p.group_out, {kWidest, 96, 64});
+    if (ceil_div(args.granules, 2) * ceil_div(p.group_out, columns) * args.groups >= enough) {
+      if (columns == 96) return launch_tile<ConvTile<Math, Math::kTerms == 1 ? 128 : 64, 96, true>>(args, p);
+      if (columns == 64) return launch_tile<ConvTile<Math, 128, 64, true>>(args, p);
+      return launch_tile<ConvTile<Math, 128, kWidest, true>>(args, p);
+    }
+    if (args.granules * ceil_div(p.group_out, 64) * args.groups >= enough / 2)
+      return launch_tile<ConvTile<Math, 64, 64, true>>(args, p);
+  }
+  if (p.group_out <= 16) return launch_tile<ConvTile<Math, 64, 16, true>>(args, p);
+  return launch_tile<ConvTile<Math, 64, 32, true>>(args, p);
+}
+
+}  // namespace
+
+void conv_mma(const ConvArgs& args) {
+  if (args.num_out == 0 || args.cout == 0) return;
+  if (args.groups > 1 && args.cin / args.groups < 8) return conv_few_channels(args);
+  if (args.dtype == ScalarType::Double) return conv_double(args);
+  ConvParams p{};
+  p.x = static_cast<const char*>(args.x);
+  p.weight = static_cast<const char*>(args.weight);
+  p.bias = args.bias;
+  p.out = args.out;
+  p.rows = args.rows;
+  p.order = args.order;
+  p.taps = args.taps;
+  p.granules = static_cast<int>(args.granules);
+  p.cin = args.cin;
+  p.cout = args.cout;
+  p.group_in = args.cin / args.groups;
+  p.group_out = args.cout / args.groups;
+  p.num_taps = args.num_taps;
+  p.words = args.words;
+  switch (args.dtype) {
+    case ScalarType::Half: return launch_math<HalfMath>(args, p);
+    case ScalarType::BFloat16: return launch_math<BFloat16Math>(args, p);
+    default:
+      STD_TORCH_CHECK(args.dtype == ScalarType::Float, "conv: the dtype must be float32, float64, float16 or bfloat16");
+      return args.tf32 ? launch_math<Tf32Math>(args, p) : launch_math<FloatMath>(args, p);
+  }
+}
+
+}  // namespace perception
