@@ -38,6 +38,14 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
             torch.cuda.synchronize()  # a kernel that fails, fails here
 
 
+@pytest.fixture
+def on_cuda() -> Iterator[torch.device]:
+    """As ``device``, for tests of what CUDA alone has; they carry the mark ``cuda`` themselves."""
+    with checks.placed("cuda") as place:
+        yield place
+        torch.cuda.synchronize()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real scans: the folder named by PERCEPTION_SHARED_DATA, else ``../shared/data`` beside the repository."""

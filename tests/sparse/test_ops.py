@@ -1,15 +1,24 @@
-"""Every native operator equals its torch twin, passes opcheck, and treats empty input as a value."""
+"""Every native operator equals its torch twin, passes opcheck, and treats empty input as a value.
+
+The operators run on the device of the test; the twins, which define them, on the CPU.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from checks import here
 from conftest import surface
 
 from perception._native import ops
-from perception.nn.norm import batch_norm_twin
-from perception.sparse.conv import conv_twin, conv_weight_grad_twin
+from perception.nn.norm import batch_norm_twin, normalize_twin
+from perception.sparse import Sites
+from perception.sparse.conv import conv, conv_twin, conv_weight_grad_twin
 from perception.sparse.kernel_map import (
+    KernelMap,
     kernel_map,
     kernel_map_twin,
     transpose_map,
@@ -36,6 +45,8 @@ from perception.sparse.ops import (
     unique_sites_twin,
 )
 
+pytestmark = pytest.mark.usefixtures("device")
+
 FAR = 2**31 - 1
 WIDE = [
     [0, -FAR - 1, FAR, 0],
@@ -47,14 +58,28 @@ WIDE = [
 
 
 def clouds(dim: int = 3) -> list[torch.Tensor]:
-    wide = torch.tensor(WIDE, dtype=torch.int32)
+    wide = here(torch.tensor(WIDE, dtype=torch.int32))
     return [surface(300, dim, batch=2), wide, wide[:0], wide[:1]]
 
 
-def plan(
+def taps(kernel: str, size: int, *, dim: int = 3, dilation: int = 1) -> torch.Tensor:
+    return here(kernel_offsets(kernel, size, dim=dim, dilation=dilation))
+
+
+def floored(sites: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
+    step = torch.tensor((1, *stride), dtype=torch.int32, device=sites.device)
+    return torch.unique(torch.div(sites, step, rounding_mode="floor"), dim=0)
+
+
+def pairs_of(
     sites: torch.Tensor, out: torch.Tensor, offsets: torch.Tensor, stride: tuple[int, ...]
 ) -> tuple:
     return kernel_map(build_index(sites)[0], sites, out, offsets, stride, False)
+
+
+def twin(function: Callable, *args: Any) -> Any:
+    """What a twin makes of the arguments, on the CPU."""
+    return function(*(a.cpu() if isinstance(a, torch.Tensor) else a for a in args))
 
 
 def same(found: object, wanted: object) -> None:
@@ -62,32 +87,32 @@ def same(found: object, wanted: object) -> None:
         found, wanted = (found,), (wanted,)
     for a, b in zip(found, wanted, strict=True):  # type: ignore[call-overload]
         assert a.dtype == b.dtype
-        assert torch.equal(a, b)
+        assert torch.equal(a.cpu(), b)
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-12) -> None:
+    torch.testing.assert_close(found.cpu(), wanted, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 7])
 def test_unique_sites(dim: int) -> None:
     sites = surface(200, dim, batch=3)
-    same(
-        unique_sites(torch.cat([sites, sites[::2]])),
-        unique_sites_twin(torch.cat([sites, sites[::2]])),
-    )
+    repeated = torch.cat([sites, sites[::2]])
+    same(unique_sites(repeated), twin(unique_sites_twin, repeated))
 
 
 @pytest.mark.parametrize("case", range(4))
 def test_unique_sites_anywhere_in_int32(case: int) -> None:
     sites = clouds()[case]
-    same(
-        unique_sites(torch.cat([sites, sites.flip(0)])),
-        unique_sites_twin(torch.cat([sites, sites.flip(0)])),
-    )
+    repeated = torch.cat([sites, sites.flip(0)])
+    same(unique_sites(repeated), twin(unique_sites_twin, repeated))
 
 
 @pytest.mark.parametrize("case", range(4))
 def test_lookup(case: int) -> None:
     sites = clouds()[case]
-    queries = torch.cat([sites.flip(0), sites[:5] + 1, torch.tensor(WIDE).int()])
-    same(lookup(build_index(sites)[0], sites, queries), lookup_twin(sites, queries))
+    queries = torch.cat([sites.flip(0), sites[:5] + 1, clouds()[1]])
+    same(lookup(build_index(sites)[0], sites, queries), twin(lookup_twin, sites, queries))
 
 
 def test_index_counts_duplicates_and_sees_order() -> None:
@@ -101,20 +126,18 @@ def test_index_counts_duplicates_and_sees_order() -> None:
 @pytest.mark.parametrize("bounds", [(), (-4, -4, -1, 4, 4, 1)])
 @pytest.mark.parametrize("stride", [(1, 1, 1), (2, 3, 1)])
 def test_reach_sites(transposed: bool, bounds: tuple[int, ...], stride: tuple[int, ...]) -> None:
-    sites, offsets = surface(200, batch=2), kernel_offsets("cube", 3, dim=3)
-    args = (sites, offsets, stride, transposed, bounds)
-    same(reach_sites(*args), reach_sites_twin(*args))
+    args = (surface(200, batch=2), taps("cube", 3), stride, transposed, bounds)
+    same(reach_sites(*args), twin(reach_sites_twin, *args))
 
 
 @pytest.mark.parametrize("stride", [(1, 1, 1), (2, 3, 1)])
 @pytest.mark.parametrize("case", range(4))
 def test_kernel_map(stride: tuple[int, ...], case: int) -> None:
-    sites, offsets = clouds()[case], kernel_offsets("cube", 3, dim=3, dilation=2)
-    step = torch.tensor((1, *stride), dtype=torch.int32)
-    for out in (torch.unique(torch.div(sites, step, rounding_mode="floor"), dim=0), sites.flip(0)):
-        found = plan(sites, out, offsets, stride)
-        same(found, kernel_map_twin(sites, out, offsets, stride))
-        same(transpose_map(*found, len(sites)), transpose_map_twin(*found, len(sites)))
+    sites, offsets = clouds()[case], taps("cube", 3, dilation=2)
+    for out in (floored(sites, stride), sites.flip(0)):
+        found = pairs_of(sites, out, offsets, stride)
+        same(found, twin(kernel_map_twin, sites, out, offsets, stride))
+        same(transpose_map(*found, len(sites)), twin(transpose_map_twin, *found, len(sites)))
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4])
@@ -122,40 +145,42 @@ def test_kernel_map(stride: tuple[int, ...], case: int) -> None:
 @pytest.mark.parametrize("dilation", [1, 3])
 def test_sorted_sites_are_walked_to_the_same_map(dim: int, kernel_size: int, dilation: int) -> None:
     sites = torch.unique(surface(120, dim, batch=2), dim=0)
-    offsets = kernel_offsets("hybrid", kernel_size, dim=dim, dilation=dilation)
+    offsets = taps("hybrid", kernel_size, dim=dim, dilation=dilation)
     backwards = offsets.flip(0).contiguous()
-    for stride in (1, 2):
-        step = torch.tensor((1, *[stride] * dim), dtype=torch.int32)
-        out = torch.unique(torch.div(sites, step, rounding_mode="floor"), dim=0)
-        for taps in (offsets, backwards):
-            wanted = kernel_map_twin(sites, out, taps, (stride,) * dim)
-            same(kernel_map(None, sites, out, taps, (stride,) * dim, False), wanted)
+    for stride in ((1,) * dim, (2,) * dim):
+        out = floored(sites, stride)
+        for way in (offsets, backwards):
+            wanted = twin(kernel_map_twin, sites, out, way, stride)
+            same(kernel_map(None, sites, out, way, stride, False), wanted)
 
 
 def test_sorted_sites_far_apart_are_mapped_too() -> None:
-    sites = torch.unique(torch.tensor(WIDE).int(), dim=0)
-    offsets = kernel_offsets("cube", 3, dim=3)
-    wanted = kernel_map_twin(sites, sites, offsets, (1, 1, 1))
+    sites, offsets = torch.unique(clouds()[1], dim=0), taps("cube", 3)
+    wanted = twin(kernel_map_twin, sites, sites, offsets, (1, 1, 1))
     same(kernel_map(None, sites, sites, offsets, (1, 1, 1), False), wanted)
     same(kernel_map(None, sites, sites, offsets, (1, 1, 1), True), wanted)
 
 
 def test_symmetric_map_is_the_map() -> None:
-    sites, offsets = torch.unique(surface(3000, batch=2), dim=0), kernel_offsets("cube", 3, dim=3)
+    sites, offsets = torch.unique(surface(3000, batch=2), dim=0), taps("cube", 3)
     index = build_index(sites)[0]
     whole = kernel_map(index, sites, sites, offsets, (1, 1, 1), False)
-    same(kernel_map(index, sites, sites, offsets, (1, 1, 1), True), whole)
-    in_rows, out_rows, ptr = whole
+    in_rows, out_rows, ptr = (t.cpu() for t in whole)
+    same(
+        kernel_map(index, sites, sites, offsets, (1, 1, 1), True),
+        (in_rows, out_rows, ptr),
+    )
     same(transpose_map(*whole, len(sites)), (out_rows, in_rows, ptr))
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_group_by(dtype: torch.dtype) -> None:
-    keys = torch.randint(-1, 9, (100,), dtype=dtype)
-    same(group_by(keys, 11), group_by_twin(keys, 11))
-    same(group_by(keys[:0], 3), group_by_twin(keys[:0], 3))
-    with pytest.raises(RuntimeError, match="outside -1"):
-        group_by(keys, 5)
+    keys = here(torch.randint(-1, 9, (100,), dtype=dtype))
+    same(group_by(keys, 11), twin(group_by_twin, keys, 11))
+    same(group_by(keys[:0], 3), twin(group_by_twin, keys[:0], 3))
+    if keys.is_cpu:  # on CUDA nobody waits for the keys to look at them
+        with pytest.raises(RuntimeError, match="outside -1"):
+            group_by(keys, 5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -163,8 +188,9 @@ def test_group_by(dtype: torch.dtype) -> None:
 def test_point_sites(dtype: torch.dtype, bounds: tuple[float, ...]) -> None:
     points = torch.randn(500, 3, dtype=dtype)
     points[3, 1], points[7, 0], points[9, 2] = float("nan"), float("-inf"), 1e30
-    args = (points, torch.randint(0, 4, (500,)), (0.1, 0.2, 0.05), (0.01, 0.0, -1.0), bounds)
-    same(point_sites(*args), point_sites_twin(*args))
+    batch = here(torch.randint(0, 4, (500,)))
+    args = (here(points), batch, (0.1, 0.2, 0.05), (0.01, 0.0, -1.0), bounds)
+    same(point_sites(*args), twin(point_sites_twin, *args))
 
 
 def segments(
@@ -172,17 +198,21 @@ def segments(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     cuts = torch.randint(0, entries - 3, (count - 1,)).sort().values
     ptr = torch.cat([torch.zeros(1).long(), cuts, torch.tensor([entries - 3])])
-    return torch.randint(-1, rows, (entries,)).int(), ptr
+    return here(torch.randint(-1, rows, (entries,)).int()), here(ptr)
+
+
+def leaf(*shape: int) -> torch.Tensor:
+    return here(torch.randn(*shape, dtype=torch.float64)).requires_grad_()
 
 
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_segment_sum(weighted: bool, mean: bool) -> None:
     rows, ptr = segments()
-    x = torch.randn(40, 5, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(90, dtype=torch.float64, requires_grad=True) if weighted else None
+    x = leaf(40, 5)
+    weights = leaf(90) if weighted else None
     inputs = (x, rows, ptr, weights, mean)
-    torch.testing.assert_close(segment_sum(*inputs), segment_sum_twin(*inputs))
+    close(segment_sum(*inputs), twin(segment_sum_twin, *inputs))
     assert torch.autograd.gradcheck(segment_sum, inputs)
     assert torch.autograd.gradgradcheck(segment_sum, inputs)
 
@@ -191,23 +221,27 @@ def test_segment_argmax() -> None:
     rows, ptr = segments()
     x = torch.randint(0, 4, (40, 5)).float()  # with ties
     x[11, 2] = float("nan")
-    same(segment_argmax(x, rows, ptr), segment_argmax_twin(x, rows, ptr))
+    x = here(x)
+    same(segment_argmax(x, rows, ptr), twin(segment_argmax_twin, x, rows, ptr))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_sum_rows(dtype: torch.dtype) -> None:
-    x = torch.randn(5000, 7).to(dtype)
-    torch.testing.assert_close(sum_rows(x), sum_rows_twin(x), rtol=1e-6, atol=1e-9)
+    x = here(torch.randn(5000, 7).to(dtype))
+    torch.testing.assert_close(sum_rows(x).cpu(), twin(sum_rows_twin, x), rtol=1e-6, atol=1e-9)
 
 
-def product(groups: int, dtype: torch.dtype, cin: int = 6, cout: int = 8, dim: int = 3) -> tuple:
-    sites = surface(150, dim, batch=2)
-    pairs = plan(sites, sites, kernel_offsets("cube", 3, dim=dim), (1,) * dim)
-    x = torch.randn(len(sites), cin).to(dtype)
-    weight = torch.randn(3**dim, cin // groups, cout).to(dtype)
-    return x, weight, torch.randn(cout).to(dtype), pairs
+def plan_of(sites: torch.Tensor, out: torch.Tensor, offsets: torch.Tensor) -> KernelMap:
+    """The map of a convolution of stride 1, as a layer would get it."""
+    dim = sites.shape[1] - 1
+    one = (1,) * dim
+    key = tuple(tuple(row) for row in offsets.tolist())
+    first = Sites.checked(sites, one, None)
+    last = first if out is sites else Sites.checked(out, one, None)
+    return first.map_to(last, offsets, one, key, bool(torch.equal(offsets, -offsets.flip(0))))
 
 
+@pytest.mark.parametrize("order", ["shuffled", "sorted"])
 @pytest.mark.parametrize(
     ("cin", "cout", "groups"),
     [
@@ -222,61 +256,77 @@ def product(groups: int, dtype: torch.dtype, cin: int = 6, cout: int = 8, dim: i
         (4, 16, 4),
     ],
 )
-def test_conv(cin: int, cout: int, groups: int) -> None:
-    x, weight, bias, pairs = product(groups, torch.float64, cin, cout)
-    out = ops.conv(x, weight, bias, list(pairs), [], len(x), groups)
-    torch.testing.assert_close(
-        out, conv_twin(x, weight, bias, pairs, len(x), groups), rtol=1e-12, atol=1e-12
-    )
-    grad = torch.randn(len(x), cout, dtype=torch.float64)
-    found = ops.conv_weight_grad(x, grad, list(pairs), [], groups)
-    torch.testing.assert_close(
-        found, conv_weight_grad_twin(x, grad, pairs, groups), rtol=1e-12, atol=1e-12
-    )
+def test_conv(cin: int, cout: int, groups: int, order: str) -> None:
+    sites = surface(150, batch=2)
+    sites = torch.unique(sites, dim=0) if order == "sorted" else sites
+    plan = plan_of(sites, sites, taps("cube", 3))
+    pairs = tuple(t.cpu() for t in plan.pairs)
+    x, weight = leaf(len(sites), cin), leaf(27, cin // groups, cout)
+    bias = here(torch.randn(cout, dtype=torch.float64))
+    out = conv(x, weight, bias, plan, len(sites), groups)
+    with torch.no_grad():
+        lone = conv(x, weight, bias, plan, len(sites), groups)
+    assert torch.equal(out, lone)
+    close(out, twin(conv_twin, x, weight, bias, pairs, len(sites), groups))
+    grad = torch.randn(len(sites), cout, dtype=torch.float64)
+    out.backward(here(grad))
+    close(weight.grad, twin(conv_weight_grad_twin, x, grad, pairs, groups))
+    wanted = x.detach().cpu().requires_grad_()
+    conv_twin(wanted, weight.detach().cpu(), None, pairs, len(sites), groups).backward(grad)
+    close(x.grad, wanted.grad)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 6])
-def test_conv_has_all_derivatives(groups: int) -> None:
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("target", ["fewer", "the same"])
+def test_conv_has_all_derivatives(groups: int, target: str) -> None:
     sites = surface(12, 2)
-    pairs = list(plan(sites, sites[::2], kernel_offsets("cube", 3, dim=2), (1, 1)))
-    x = torch.randn(len(sites), 6, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(9, 6 // groups, 6, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    out = sites[::2].contiguous() if target == "fewer" else sites
+    plan = plan_of(sites, out, taps("cube", 3, dim=2))
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:
-        return ops.conv(*inputs, pairs, [], len(sites[::2]), groups)
+        return conv(*inputs, plan, len(out), groups)
 
-    assert torch.autograd.gradcheck(run, (x, weight, bias))
-    assert torch.autograd.gradgradcheck(run, (x, weight, bias))
+    inputs = leaf(len(sites), 4), leaf(9, 4 // groups, 4), leaf(4)
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_norm(affine: bool) -> None:
-    x = torch.randn(30, 4, dtype=torch.float64, requires_grad=True) * 3 + 7
-    scale, shift = (
-        (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-        if affine
-        else (None, None)
-    )
+    x = leaf(30, 4) * 3 + 7
+    scale, shift = (leaf(4), leaf(4)) if affine else (None, None)
     for found, wanted in zip(
-        ops.batch_norm(x, scale, shift, 1e-5), batch_norm_twin(x, scale, shift, 1e-5), strict=True
+        ops.batch_norm(x, scale, shift, 1e-5),
+        twin(batch_norm_twin, x, scale, shift, 1e-5),
+        strict=True,
     ):
-        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+        close(found, wanted)
     assert torch.autograd.gradcheck(lambda *a: ops.batch_norm(*a, 1e-5)[0], (x, scale, shift))
     assert torch.autograd.gradgradcheck(lambda *a: ops.batch_norm(*a, 1e-5)[0], (x, scale, shift))
 
 
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_normalize(dtype: torch.dtype, affine: bool) -> None:
+    x = here((torch.randn(300, 5) * 3 + 7).to(dtype))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    mean, var = here(torch.randn(5, dtype=wide)), here(torch.rand(5, dtype=wide))
+    scale, shift = (here(torch.randn(5, dtype=wide)) for _ in range(2)) if affine else (None, None)
+    args = (x, mean, var, scale, shift, 1e-5)
+    wanted = twin(normalize_twin, *args)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(ops.normalize(*args).cpu(), wanted, rtol=2 * eps, atol=16 * eps)
+
+
 def opcheck_cases() -> dict[str, tuple]:
     torch.manual_seed(0)
-    sites = surface(60)
-    offsets = kernel_offsets("cube", 3, dim=3)
+    sites, offsets = surface(60), taps("cube", 3)
     index = build_index(sites)[0]
-    pairs = list(plan(sites, sites, offsets, (1, 1, 1)))
+    pairs = list(pairs_of(sites, sites, offsets, (1, 1, 1)))
+    plan, reverse = plan_of(sites, sites, offsets).lists(len(sites), True)
     rows, ptr = segments()
-    x = torch.randn(len(sites), 4, requires_grad=True)
-    weight, bias = torch.randn(27, 4, 6, requires_grad=True), torch.randn(6, requires_grad=True)
-    entries = torch.randn(90, requires_grad=True)
-    table = torch.randn(40, 5, requires_grad=True)
+    x, grad = floats(len(sites), 4), floats(len(sites), 6)
+    weight, bias, entries, table = floats(27, 4, 6), floats(6), floats(90), floats(40, 5)
     stats = [t.detach() for t in ops.batch_norm(x, None, None, 1e-5)[1:]]
     return {
         "unique_sites": (sites,),
@@ -286,48 +336,23 @@ def opcheck_cases() -> dict[str, tuple]:
         "kernel_map": (index, sites, sites, offsets, [1, 1, 1], False),
         "transpose_map": (*pairs, len(sites)),
         "group_by": (pairs[1], len(sites)),
-        "point_sites": (torch.randn(9, 3), None, [0.1] * 3, [0.0] * 3, []),
-        "conv": (x, weight, bias, pairs, [], len(sites), 1),
-        "conv_weight_grad": (x, torch.randn(len(sites), 6, requires_grad=True), pairs, [], 1),
+        "point_sites": (here(torch.randn(9, 3)), None, [0.1] * 3, [0.0] * 3, []),
+        "conv": (x, weight, bias, plan, reverse, len(sites), 1, False),
+        "conv_weight_grad": (x, grad, plan, reverse, 1, False),
         "segment_sum": (table, rows, ptr, entries, False),
         "segment_argmax": (table.detach(), rows, ptr),
         "sum_rows": (x,),
-        "batch_norm": (
-            x,
-            torch.ones(4, requires_grad=True),
-            torch.zeros(4, requires_grad=True),
-            1e-5,
-        ),
+        "batch_norm": (x, floats(4), floats(4), 1e-5),
         "batch_norm_backward": (x.detach(), x.detach(), None, *stats, 1e-5),
+        "normalize": (x.detach(), *stats, None, None, 1e-5),
     }
+
+
+def floats(*shape: int) -> torch.Tensor:
+    return here(torch.randn(*shape)).requires_grad_()
 
 
 @pytest.mark.parametrize("name", opcheck_cases())
 def test_opcheck(name: str) -> None:
     args = opcheck_cases()[name]
     torch.library.opcheck(getattr(ops, name).default, args)
-
-
-def test_a_map_of_other_features_is_refused() -> None:
-    x, weight, bias, pairs = product(1, torch.float32)
-    with pytest.raises(RuntimeError, match="rows that the features do not have"):
-        ops.conv(x[:5], weight, bias, list(pairs), [], len(x), 1)
-    with pytest.raises(RuntimeError, match="rows that the features do not have"):
-        ops.conv(x, weight, bias, list(pairs), [], 5, 1)
-
-
-def test_row_counts_of_forged_sizes_are_refused_or_carried() -> None:
-    """Two thousand million rows by stride zero: the type's limit is met before any memory is."""
-    sites = torch.zeros(1, 4, dtype=torch.int32).expand(2**31, 4)
-    with pytest.raises(RuntimeError, match="2\\^31 - 1"):
-        ops.unique_sites(sites)
-    with pytest.raises(RuntimeError, match="2\\^31 - 1"):
-        ops.build_index(sites, True)
-    with torch.device("meta"):
-        rows = 2**31 - 1
-        x, weight = torch.empty(rows, 8), torch.empty(27, 8, 16)
-        pairs = [torch.empty(9 * rows, dtype=torch.int32)] * 2 + [
-            torch.empty(28, dtype=torch.int64)
-        ]
-        assert ops.conv(x, weight, None, pairs, [], rows, 1).shape == (rows, 16)
-        assert ops.conv_weight_grad(x, torch.empty(rows, 16), pairs, [], 1).shape == (27, 8, 16)
