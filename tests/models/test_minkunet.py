@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from checks import here
 from torch import nn
 
 import perception.models
@@ -24,10 +25,11 @@ def cloud(dim: int, channels: int, *, sites: int = 400, batch: int = 2) -> Spars
     coords = torch.cat([torch.arange(sites)[:, None] % batch, coords], dim=1)
     coords = coords.unique(dim=0).to(torch.int32)
     features = torch.randn(len(coords), channels, generator=generator)
-    return SparseTensor(features, coords, batch_size=batch)
+    return SparseTensor(here(features), here(coords), batch_size=batch)
 
 
 SMALL = (6, 8, 10, 10, 6)
+ON_BOTH_DEVICES = pytest.mark.usefixtures("device")
 
 
 def test_parameters_equal_a_published_print_of_minkunet14b() -> None:
@@ -72,27 +74,30 @@ def test_the_42_layer_network_is_its_layer_table() -> None:
     assert len(table) == 50
 
 
+@ON_BOTH_DEVICES
 @pytest.mark.parametrize("depth", [14, 18, 42])
 @pytest.mark.parametrize("dim", [2, 3, 4])
 def test_scores_come_on_the_input_sites(depth: int, dim: int) -> None:
     x = cloud(dim, 3)
-    y = MinkUNet(3, 7, depth=depth, dim=dim, channels=SMALL)(x)
+    y = here(MinkUNet(3, 7, depth=depth, dim=dim, channels=SMALL))(x)
     assert y.features.shape == (x.num_sites, 7)
     assert torch.equal(y.coords, x.coords)
     assert tuple(y.stride) == tuple(x.stride)
 
 
+@ON_BOTH_DEVICES
 @pytest.mark.parametrize("depth", [34, 50])
 def test_deep_networks_run(depth: int) -> None:
     x = cloud(3, 3, sites=100)
-    y = MinkUNet(3, 4, depth=depth, width=0.0625)(x)
+    y = here(MinkUNet(3, 4, depth=depth, width=0.0625))(x)
     assert y.features.shape == (x.num_sites, 4)
 
 
+@ON_BOTH_DEVICES
 def test_hybrid_kernel_over_space_and_time() -> None:
     x = cloud(4, 2)
     net = MinkUNet(2, 3, dim=4, depth=14, channels=SMALL, kernel="hybrid", stride=(2, 2, 2, 1))
-    assert net(x).features.shape == (x.num_sites, 3)
+    assert here(net)(x).features.shape == (x.num_sites, 3)
     blocks = [p for n, p in net.named_parameters() if "body.0.weight" in n]
     assert blocks
     assert all(p.shape[0] == 27 + 2 for p in blocks)
@@ -101,9 +106,10 @@ def test_hybrid_kernel_over_space_and_time() -> None:
     assert net.encoder[0][0].weight.shape[0] == 2**3  # time is not strided
 
 
+@ON_BOTH_DEVICES
 def test_scans_of_a_batch_do_not_see_each_other() -> None:
     torch.manual_seed(0)
-    net = MinkUNet(3, 4, depth=14, channels=SMALL).eval()
+    net = here(MinkUNet(3, 4, depth=14, channels=SMALL).eval())
     x = cloud(3, 3)
     y = net(x)
     rows = x.coords[:, 0] == 1
@@ -113,19 +119,21 @@ def test_scans_of_a_batch_do_not_see_each_other() -> None:
     torch.testing.assert_close(alone.features, y.features[rows], rtol=1e-4, atol=1e-5)
 
 
+@ON_BOTH_DEVICES
 def test_shift_by_the_coarsest_stride_changes_nothing() -> None:
     torch.manual_seed(0)
-    net = MinkUNet(3, 4, depth=14, channels=SMALL).eval()
+    net = here(MinkUNet(3, 4, depth=14, channels=SMALL).eval())
     x = cloud(3, 3, batch=1)
     shifted = x.coords.clone()
-    shifted[:, 1:] += torch.tensor([4, -40, 400], dtype=torch.int32)
+    shifted[:, 1:] += here(torch.tensor([4, -40, 400], dtype=torch.int32))
     y = net(SparseTensor(x.features, shifted))
     torch.testing.assert_close(y.features, net(x).features, rtol=1e-4, atol=1e-5)
 
 
+@ON_BOTH_DEVICES
 def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
-    net = MinkUNet(3, 4, depth=42, channels=SMALL)
+    net = here(MinkUNet(3, 4, depth=42, channels=SMALL))
     net(cloud(3, 3)).features.square().mean().backward()
     for name, value in net.named_parameters():
         assert value.grad is not None, name
@@ -133,6 +141,7 @@ def test_every_parameter_gets_a_gradient() -> None:
         assert value.grad.abs().sum() > 0, name
 
 
+@ON_BOTH_DEVICES
 def test_learns_to_tell_shapes_apart() -> None:
     """Sites of a plane, of posts and of a box, told apart by their surroundings alone."""
     generator = torch.Generator().manual_seed(0)
@@ -142,9 +151,9 @@ def test_learns_to_tell_shapes_apart() -> None:
     box = [(x, y, z, 2) for x in range(6, 11) for y in range(8, 13) for z in range(1, 5)]
     rows = torch.tensor(plane + posts + box)
     coords = torch.cat([torch.zeros(len(rows), 1), rows[:, :3]], dim=1).to(torch.int32)
-    labels = rows[:, 3]
-    x = SparseTensor(torch.randn(len(rows), 1, generator=generator) * 0.1 + 1, coords)
-    net = MinkUNet(1, 3, depth=14, channels=(8, 8, 12, 12, 8))
+    labels = here(rows[:, 3])
+    x = here(SparseTensor(torch.randn(len(rows), 1, generator=generator) * 0.1 + 1, coords))
+    net = here(MinkUNet(1, 3, depth=14, channels=(8, 8, 12, 12, 8)))
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.02)
     for _ in range(30):
         optimizer.zero_grad()
@@ -164,19 +173,21 @@ def test_weights_start_at_kaiming_values() -> None:
     assert net.head.bias.abs().max() == 0
 
 
+@ON_BOTH_DEVICES
 def test_state_dict_and_arguments_rebuild_the_network() -> None:
     torch.manual_seed(0)
-    net = MinkUNet(3, 5, depth=42, channels=SMALL, width=1.5).eval()
-    again = MinkUNet(**net.args).eval()
+    net = here(MinkUNet(3, 5, depth=42, channels=SMALL, width=1.5).eval())
+    again = here(MinkUNet(**net.args).eval())
     again.load_state_dict(net.state_dict())
     x = cloud(3, 3)
     assert torch.equal(again(x).features, net(x).features)
     assert again.args == net.args
 
 
+@ON_BOTH_DEVICES
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))])
 def test_copies_compute_the_same(copied) -> None:  # type: ignore[no-untyped-def]
-    net = MinkUNet(3, 5, depth=14, channels=SMALL).eval()
+    net = here(MinkUNet(3, 5, depth=14, channels=SMALL).eval())
     x = cloud(3, 3)
     before = net(x).features
     other = copied(net)
@@ -206,19 +217,21 @@ def test_wrong_arguments_are_named(arguments: dict, message: str) -> None:
         MinkUNet(3, 4, **arguments)
 
 
+@ON_BOTH_DEVICES
 @pytest.mark.parametrize("depth", [14, 42])
 def test_compiles_to_one_graph_once_the_maps_are_given(depth: int) -> None:
     torch.manual_seed(0)
-    net = MinkUNet(3, 4, depth=depth, channels=(4, 4, 4)).eval()
+    net = here(MinkUNet(3, 4, depth=depth, channels=(4, 4, 4)).eval())
     x = cloud(3, 3, sites=100)
     eager = net(x)  # fills the maps of the sites
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x).features, eager.features, rtol=1e-4, atol=1e-5)
 
 
+@ON_BOTH_DEVICES
 def test_exports_once_the_maps_are_given() -> None:
     torch.manual_seed(0)
-    net = MinkUNet(3, 4, depth=14, channels=(4, 4, 4)).eval()
+    net = here(MinkUNet(3, 4, depth=14, channels=(4, 4, 4)).eval())
     x = cloud(3, 3, sites=100)
     eager = net(x)
     program = torch.export.export(net, (x,))
