@@ -45,8 +45,11 @@ def scan(count: int = 3000) -> PointCloud:
     return PointCloud(points, {"intensity": rng.random(count).astype(np.float32)})
 
 
-def test_cloud_file_and_array_give_the_same(model: Path, tmp_path: Path) -> None:
-    pipeline = perception.load(model, device="cpu")
+def test_cloud_file_and_array_give_the_same(
+    model: Path, tmp_path: Path, device: torch.device
+) -> None:
+    pipeline = perception.load(model, device=device.type)
+    assert pipeline.device.type == device.type
     cloud = scan()
     write(tmp_path / "scan.bin", cloud)
     array = np.concatenate([cloud.points, cloud.attributes["intensity"][:, None]], axis=1)

@@ -56,11 +56,12 @@ def loader(*seeds: int) -> DataLoader[SegmentationBatch]:
     )
 
 
-def quick_trainer(root: Path, steps: int, **options: object) -> Trainer:
+def quick_trainer(root: Path, steps: int, accelerator: str = "cpu", **options: object) -> Trainer:
     return Trainer(
         max_steps=steps,
         default_root_dir=root,
-        accelerator="cpu",
+        accelerator=accelerator,
+        devices=1,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -70,11 +71,13 @@ def quick_trainer(root: Path, steps: int, **options: object) -> Trainer:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_trains_validates_and_predicts(tmp_path: Path) -> None:
+def test_trains_validates_and_predicts(tmp_path: Path, device: torch.device) -> None:
     task = module(
         optimizer=lambda p: torch.optim.AdamW(p, lr=0.02), scheduler=WarmupCosine, lovasz=0.5
     )
-    trainer = quick_trainer(tmp_path, 30, check_val_every_n_epoch=None, val_check_interval=30)
+    trainer = quick_trainer(
+        tmp_path, 30, device.type, check_val_every_n_epoch=None, val_check_interval=30
+    )
     trainer.fit(task, loader(*range(60)), loader(100, 101, 102))
     assert trainer.global_step == 30
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
