@@ -72,7 +72,6 @@ add_library(perception_cuda MODULE
   cuda/kernel_map.cu
   cuda/normalization.cu
   cuda/normalize.cu
-  cuda/normalize.cu
   cuda/points.cu
   cuda/reach.cu
   cuda/segment.cu
