@@ -142,4 +142,4 @@ def test_cuda_tensors_without_cuda_operators_name_the_cause() -> None:
     with pytest.raises(ValueError, match=f"on the CPU only: {_native.cuda_problem()[:20]}"):
         _native.check_device(torch.device("cuda:0"), "coords")
     with pytest.raises(ValueError, match=r"use \.to\('cpu'\)"):
-        _native.check_device(torch.device("meta"), "coords")
+        _native.check_device(torch.device("xpu"), "coords")
