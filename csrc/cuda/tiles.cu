@@ -47,6 +47,7 @@ __global__ void __launch_bounds__(kSortThreads) sort_kernel(const __grid_constan
   // Then each warp's keys with each digit; of the warps before, in the end.
   uint16_t* const counts = reinterpret_cast<uint16_t*>(sums);
   static_assert(sizeof(uint16_t) * kSortWarps * kDigits == sizeof(sums), "counts take the place of sums");
+  static_assert(kSortWarps * kDigits / 8 % kSortThreads == 0, "every thread clears as much");
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, digit = threadIdx.x;
 
   const int64_t begin = static_cast<int64_t>(blockIdx.x) << args.tile_log2;
@@ -67,12 +68,21 @@ __global__ void __launch_bounds__(kSortThreads) sort_kernel(const __grid_constan
 
   const int slice = threadIdx.x / (kDigits / 4), quad = threadIdx.x % (kDigits / 4);
   uint4 all = {0, 0, 0, 0}, before = {0, 0, 0, 0};
-#pragma unroll 8
-  for (int t = slice; t < args.tiles; t += kSlices) {
-    const uint4 n = __ldg(reinterpret_cast<const uint4*>(args.counts + t * kDigits) + quad);
-    const uint32_t counted = t < static_cast<int>(blockIdx.x) ? ~0u : 0u;
-    all.x += n.x, all.y += n.y, all.z += n.z, all.w += n.w;
-    before.x += n.x & counted, before.y += n.y & counted, before.z += n.z & counted, before.w += n.w & counted;
+  for (int batch = slice; batch < args.tiles; batch += 8 * kSlices) {  // all loads of a batch at once
+    uint4 n[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int t = batch + i * kSlices;
+      n[i] = {0, 0, 0, 0};
+      if (t < args.tiles) n[i] = __ldg(reinterpret_cast<const uint4*>(args.counts + t * kDigits) + quad);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t counted = batch + i * kSlices < static_cast<int>(blockIdx.x) ? ~0u : 0u;
+      all.x += n[i].x, all.y += n[i].y, all.z += n[i].z, all.w += n[i].w;
+      before.x += n[i].x & counted, before.y += n[i].y & counted;
+      before.z += n[i].z & counted, before.w += n[i].w & counted;
+    }
   }
   reinterpret_cast<uint4*>(sums[0][slice])[quad] = all;
   reinterpret_cast<uint4*>(sums[1][slice])[quad] = before;
@@ -101,7 +111,8 @@ __global__ void __launch_bounds__(kSortThreads) sort_kernel(const __grid_constan
   for (int64_t from = begin; from < end; from += kSortStep) {
     if (from > begin) fetch(from);
     uint4* const clear = reinterpret_cast<uint4*>(counts);
-    for (int i = threadIdx.x; i < kSortWarps * kDigits / 8; i += kSortThreads) clear[i] = {0, 0, 0, 0};
+#pragma unroll
+    for (int i = 0; i < kSortWarps * kDigits / 8; i += kSortThreads) clear[i + threadIdx.x] = {0, 0, 0, 0};
     __syncthreads();
     uint16_t* const mine = counts + warp * kDigits;
     uint32_t rank[2];  // among the warp's keys with the same digit
@@ -163,7 +174,7 @@ struct KeyArgs {
 
 // A warp makes the keys of 32 rows: lanes read the taps of one row after the other.
 template <int kTaps>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 5)
     key_kernel(const __grid_constant__ KeyArgs args, const __grid_constant__ KeyBits<kTaps> bits) {
   const int lane = threadIdx.x % 32;
   const int64_t first_row = (static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32) * 32, row = first_row + lane;
@@ -175,11 +186,16 @@ __global__ void __launch_bounds__(kThreads)
     const int tap = live ? begin + lane : args.count - 1;
     const uint32_t bit = live ? 1u << bits.of[tap] : 0;
     const int32_t* const from = args.table + first_row * args.taps + args.first + tap;
-#pragma unroll 16
-    for (int r = 0; r < 32; ++r) {
-      const int32_t in = __ldg(from + static_cast<int64_t>(min(r, last)) * args.taps);
-      const uint32_t all = __reduce_or_sync(~0u, in >= 0 ? bit : 0);
-      if (lane == r) key |= all;
+#pragma unroll
+    for (int half = 0; half < 32; half += 16) {
+      int32_t in[16];
+#pragma unroll
+      for (int r = 0; r < 16; ++r) in[r] = __ldg(from + min(half + r, last) * args.taps);
+#pragma unroll
+      for (int r = 0; r < 16; ++r) {
+        const uint32_t all = __reduce_or_sync(~0u, in[r] >= 0 ? bit : 0);
+        if (lane == half + r) key |= all;
+      }
     }
   }
   if (row >= args.rows) return;
@@ -220,12 +236,13 @@ void sort_rows(const Tensor& table, const std::vector<int64_t>& rank, int32_t* o
   static_assert(kSortStep == 1 << 11, "a tile is at least what a block does at a time");
   const int tiles = static_cast<int>(ceil_div(rows, int64_t{1} << tile_log2));
 
-  Tensor counted = empty_like_device(table, {passes, tiles, kDigits}, ScalarType::Int);
-  Tensor scratch = empty_like_device(table, {4, rows}, ScalarType::Int);
-  uint32_t* const counts = reinterpret_cast<uint32_t*>(counted.mutable_data_ptr<int32_t>());
-  int32_t* const numbers = scratch.mutable_data_ptr<int32_t>();
-  uint32_t* const keys = reinterpret_cast<uint32_t*>(numbers + 2 * rows);
-  STD_CUDA_CHECK(cudaMemsetAsync(counts, 0, sizeof(uint32_t) * passes * tiles * kDigits, stream));
+  // Counts of every pass, then numbers and keys, twice each: the sort moves between the halves.
+  const int64_t places = static_cast<int64_t>(tiles) * kDigits;
+  Tensor scratch = empty_like_device(table, {passes * places + 4 * rows}, ScalarType::Int);
+  uint32_t* const counts = reinterpret_cast<uint32_t*>(scratch.mutable_data_ptr<int32_t>());
+  uint32_t* const keys = counts + passes * places;
+  int32_t* const numbers = reinterpret_cast<int32_t*>(keys + 2 * rows);
+  STD_CUDA_CHECK(cudaMemsetAsync(counts, 0, sizeof(uint32_t) * passes * places, stream));
 
   const auto digit_of = [&](int pass) { return (1u << std::min(width, bits - pass * width)) - 1; };
   const KeyArgs key_args{table.const_data_ptr<int32_t>(), rows, static_cast<int>(taps), 0, 0, keys, ~0u >> (32 - bits),
@@ -237,7 +254,7 @@ void sort_rows(const Tensor& table, const std::vector<int64_t>& rank, int32_t* o
   for (int pass = 0; pass < passes; ++pass) {
     const bool last = pass + 1 == passes;
     const int64_t from = pass % 2 * rows, to = rows - from;
-    uint32_t* const here = counts + static_cast<int64_t>(pass) * tiles * kDigits;
+    uint32_t* const here = counts + pass * places;
     const SortArgs args{keys + from,
                         pass == 0 ? nullptr : numbers + from,
                         rows,
@@ -248,7 +265,7 @@ void sort_rows(const Tensor& table, const std::vector<int64_t>& rank, int32_t* o
                         here,
                         last ? order : numbers + to,
                         last ? nullptr : keys + to,
-                        last ? nullptr : here + tiles * kDigits,
+                        last ? nullptr : here + places,
                         last ? 0 : (pass + 1) * width,
                         last ? 0 : digit_of(pass + 1)};
     sort_kernel<<<tiles, kSortThreads, 0, stream>>>(args);
