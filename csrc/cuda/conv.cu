@@ -55,6 +55,7 @@ Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& 
   args.granules = granules;
   args.words = static_cast<int>(words);
   args.tf32 = tf32;
+  args.like = &x_c;
   args.stream = device.stream();
   if (!conv_wgmma(args)) conv_mma(args);
   return out;

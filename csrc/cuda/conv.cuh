@@ -30,6 +30,7 @@ struct ConvArgs {
   int64_t granules;
   int words;             // of a granule's bit set
   bool tf32;             // float32 may be rounded to tf32
+  const Tensor* like;    // a tensor of the device, to allocate scratch memory with
   cudaStream_t stream;
 };
 

@@ -5,13 +5,15 @@
 // shared-memory stages: input rows gathered 16 bytes a copy (nothing for absent rows and granules),
 // weights by the bulk copy engine. The other two multiply (wgmma, float32 sums in registers), each
 // kHeight granules, and skip the granules that do not have the tap. Narrow inputs put several taps in
-// one chunk. Blocks stay and take the next tile, whose first stages are loaded while the last one is
-// written.
+// one chunk. Blocks stay and take the next tile that nobody has, whose first stages are loaded while the
+// last one is written; every stage tells the multiplying warpgroups what it is.
 //
 // Limits: 2 * pairs * cin * cout operations times the padding of the tiles (1.8 on LiDAR scans), and
 // from the L2 cache pairs * cin gathered elements plus cin * cout weights for every tap of every tile.
 #include "cuda/conv.cuh"
 #include "cuda/hopper.cuh"
+
+#include <type_traits>
 
 namespace perception {
 namespace {
@@ -32,50 +34,14 @@ struct Params {
   int granules, tiles, splits;
   int taps_per_chunk, chunks_per_tap;
   int box_rows;
+  int* next_item;
 };
 
-// The chunks of a block's tiles in order; both sides of the ring walk them alike.
-template <class T, int kGranules>
-struct Cursor {
-  const Params<T>& p;
-  int item;              // tile * splits + split
-  int word;
-  uint32_t left;         // taps of this word that are still to come
-  uint32_t bits;         // taps of this chunk
-  int part;              // chunk of the tap
-  uint32_t has[kGranules];
-
-  __device__ explicit Cursor(const Params<T>& params, int first) : p(params), item(first) {}
-
-  __device__ bool valid() const { return item < p.tiles * p.splits; }
-  __device__ int granule() const { return item / p.splits * kGranules; }
-  __device__ int column_tile() const { return item % p.splits; }
-
-  __device__ void enter_word(int w) {
-    word = w;
-    left = 0;
-#pragma unroll
-    for (int g = 0; g < kGranules; ++g) {
-      const int granule_g = granule() + g;
-      has[g] = granule_g < p.granules ? __ldg(p.taps + int64_t{1 + granule_g} * p.words + word) : 0;
-      left |= has[g];
-    }
-    part = p.chunks_per_tap - 1;
-  }
-  // The next chunk of this tile; false behind the last one.
-  __device__ bool next() {
-    if (++part < p.chunks_per_tap) return true;
-    while (left == 0) {
-      if (word + 1 == p.words) return false;
-      enter_word(word + 1);
-    }
-    uint32_t rest = left;
-    for (int t = 0; t < p.taps_per_chunk; ++t) rest &= rest - 1;
-    bits = left ^ rest;
-    left = rest;
-    part = 0;
-    return true;
-  }
+// What a stage holds, for the warpgroups that multiply.
+struct Stage {
+  int32_t item;    // tile * splits + split; -1: no more
+  uint32_t active; // bit g: granule g of the tile has a tap of the chunk
+  uint32_t last;   // of its tile
 };
 
 // One register of each of four neighbouring lanes' four groups of columns, exchanged so that every lane
@@ -112,7 +78,7 @@ struct Shape {
   static constexpr int kRowBytes = kGranules * kGranule * 128;
   static constexpr int kBlocks = (kWidth + 63) / 64;
   static constexpr int kStage = kRowBytes + kBlocks * kBlock;
-  static constexpr int shared(int stages) { return stages * kStage + 1024 + 16 * stages; }
+  static constexpr int shared(int stages) { return stages * (kStage + 16 + static_cast<int>(sizeof(Stage))) + 1024 + 16; }
 };
 
 template <class T, int kWidth, int kHeight, int kStages, int kPerSm>
@@ -122,8 +88,11 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
   using namespace hopper;
   using S = Shape<kWidth, kHeight>;
   extern __shared__ uint8_t memory[];
-  const uint32_t ring = (shared_address(memory) + 1023) & ~1023u;
+  uint8_t* const aligned = memory + ((1024 - shared_address(memory) % 1024) % 1024);
+  const uint32_t ring = shared_address(aligned);
   const uint32_t full = ring + kStages * S::kStage, empty = full + 8 * kStages;
+  Stage* const about = reinterpret_cast<Stage*>(aligned + kStages * (S::kStage + 16));
+  volatile int* const shared_item = reinterpret_cast<int*>(about + kStages);
   if (threadIdx.x == 0) {
     for (int s = 0; s < kStages; ++s) {
       barrier_init(full + 8 * s, 128 + 1);  // every copying thread, and the bytes of the weights
@@ -140,107 +109,187 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
       phase ^= 1;
     }
   };
-  const int step = gridDim.x;
-  Cursor<T, S::kGranules> at(p, blockIdx.x);
 
   if (threadIdx.x < 128) {
-    fewer_registers<kPerSm == 1 ? 56 : 40>();
-    const int column = threadIdx.x % 8, first_row = threadIdx.x / 8;  // 16 bytes of rows first_row + 16 i
+    fewer_registers<kPerSm == 1 ? 72 : 40>();
+    // A thread copies 16 bytes of each of kRows consecutive rows, all of one granule.
+    constexpr int kRows = S::kGranules * 4;
+    const int column = threadIdx.x % 8, first_row = threadIdx.x / 8 * kRows, mine = first_row / kGranule;
     const int slot = p.taps_per_chunk > 1 ? column * 8 / p.cin : 0;  // which tap of the chunk
-    const int channel = p.taps_per_chunk > 1 ? column * 8 % p.cin : column * 8;
+    const int piece = p.taps_per_chunk > 1 ? column % (p.cin / 8) : column;  // 16 bytes of the input row
+    const uint32_t pieces = p.cin / 8;
     const bool mirrored = __ldg(p.taps) != 0;
-    int32_t source[S::kGranules * 4];
-    for (; at.valid(); at.item += step) {
-      at.enter_word(0);
-      while (at.next()) {
-        if (at.part == 0) {
-          uint32_t mine = at.bits;
-          for (int t = 0; t < slot; ++t) mine &= mine - 1;
-          const int tap = mine ? __ffs(mine) - 1 : -1;
-          const int32_t* rows = p.rows + (int64_t{at.granule()} * p.num_taps + at.word * 32 + tap) * kGranule + first_row;
+    const int items = p.tiles * p.splits;
+    int item = blockIdx.x;
+    while (item < items) {
+      if (threadIdx.x == 0) *shared_item = gridDim.x + atomicAdd(p.next_item, 1);
+      const int granule = item / p.splits * S::kGranules, split = item % p.splits;
+      uint32_t has[S::kGranules], left = 0;
+      int word = -1, last_word = 0;
+      const auto enter = [&](int w) {
+        word = w;
+        left = 0;
 #pragma unroll
-          for (int i = 0; i < S::kGranules * 4; ++i) {
-            const bool there = tap >= 0 && (at.has[i / 4] >> tap & 1);
-            source[i] = there ? __ldg(rows + int64_t{i / 4} * p.num_taps * kGranule + i % 4 * 16) : -1;
-          }
+        for (int g = 0; g < S::kGranules; ++g) {
+          has[g] = granule + g < p.granules ? __ldg(p.taps + int64_t{1 + granule + g} * p.words + word) : 0;
+          left |= has[g];
         }
-        barrier_wait(empty + 8 * stage, phase ^ 1);
-        const uint32_t a = ring + stage * S::kStage, b = a + S::kRowBytes;
-        if (threadIdx.x == 0) {
-          barrier_arrive_expect(full + 8 * stage, S::kBlocks * p.taps_per_chunk * p.box_rows * 128);
-          uint32_t rest = at.bits;
-          for (int t = 0; t < p.taps_per_chunk; ++t) {
-            int row = p.num_taps * p.cin;  // outside the matrix: zeros
-            if (rest) {
-              const int tap = at.word * 32 + __ffs(rest) - 1;
-              row = (mirrored ? p.num_taps - 1 - tap : tap) * p.cin + at.part * kChunk;
+      };
+      for (int w = p.words - 1; w > 0 && last_word == 0; --w) {
+        enter(w);
+        if (left) last_word = w;
+      }
+      enter(0);
+      // The taps of the next chunk, and this thread's rows of its tap.
+      uint32_t bits = 0;
+      int32_t rows[kRows];
+      const auto take = [&] {
+        while (left == 0 && word < last_word) enter(word + 1);
+        uint32_t rest = left;
+        for (int t = 0; t < p.taps_per_chunk; ++t) rest &= rest - 1;
+        bits = left ^ rest;
+        left = rest;
+        uint32_t tap_bits = bits;
+        for (int t = 0; t < slot; ++t) tap_bits &= tap_bits - 1;
+        const int tap = __ffs(tap_bits) - 1;
+        uint32_t mask = has[0];
+#pragma unroll
+        for (int g = 1; g < S::kGranules; ++g) mask = mine == g ? has[g] : mask;
+        if (tap >= 0 && (mask >> tap & 1)) {
+          const int4* from = reinterpret_cast<const int4*>(
+              p.rows + (int64_t{granule + mine} * p.num_taps + word * 32 + tap) * kGranule + first_row % kGranule);
+#pragma unroll
+          for (int i = 0; i < kRows / 4; ++i) {
+            const int4 v = __ldg(from + i);
+            rows[4 * i] = v.x;
+            rows[4 * i + 1] = v.y;
+            rows[4 * i + 2] = v.z;
+            rows[4 * i + 3] = v.w;
+          }
+        } else {
+#pragma unroll
+          for (int i = 0; i < kRows; ++i) rows[i] = -1;
+        }
+      };
+      take();
+      bool more = true;
+      while (more) {
+        const uint32_t chunk = bits;
+        const int chunk_word = word;
+        uint32_t active = 0;
+#pragma unroll
+        for (int g = 0; g < S::kGranules; ++g) active |= (has[g] & chunk) ? 1u << g : 0u;
+        uint32_t source[kRows];
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) source[i] = rows[i] < 0 ? ~0u : rows[i] * pieces + piece;
+        more = left != 0 || word < last_word;
+        if (more) take();  // its loads are under way while this chunk is copied
+        const int parts = chunk ? p.chunks_per_tap : 1;
+        for (int part = 0; part < parts; ++part) {
+          barrier_wait(empty + 8 * stage, phase ^ 1);
+          const uint32_t a = ring + stage * S::kStage, b = a + S::kRowBytes;
+          if (threadIdx.x == 0) {
+            about[stage] = {item, active, !more && part == parts - 1};
+            barrier_arrive_expect(full + 8 * stage, chunk ? S::kBlocks * p.taps_per_chunk * p.box_rows * 128 : 0);
+            uint32_t rest = chunk;
+            for (int t = 0; chunk && t < p.taps_per_chunk; ++t) {
+              int row = p.num_taps * p.cin;  // outside the matrix: zeros
+              if (rest) {
+                const int tap = chunk_word * 32 + __ffs(rest) - 1;
+                row = (mirrored ? p.num_taps - 1 - tap : tap) * p.cin + part * kChunk;
+              }
+              rest &= rest - 1;
+#pragma unroll
+              for (int block = 0; block < S::kBlocks; ++block)
+                copy_tile(b + block * kBlock + t * p.box_rows * 128, &weights, split * kWidth + block * 64, row, full + 8 * stage);
             }
-            rest &= rest - 1;
-#pragma unroll
-            for (int block = 0; block < S::kBlocks; ++block)
-              copy_tile(b + block * kBlock + t * p.box_rows * 128, &weights, at.column_tile() * kWidth + block * 64, row,
-                        full + 8 * stage);
           }
-        }
-        const int from = channel + at.part * kChunk;
-        const bool inside = from < p.cin;
+          if (active >> mine & 1) {
+            const uint8_t* from = reinterpret_cast<const uint8_t*>(p.x) + part * (kChunk * 2);
+            const bool inside = piece + part * 8 < static_cast<int>(pieces);
+            const uint32_t to = a + first_row * 128;
 #pragma unroll
-        for (int i = 0; i < S::kGranules * 4; ++i) {
-          if ((at.has[i / 4] & at.bits) == 0) continue;
-          const int row = first_row + 16 * i;
-          const bool there = inside && source[i] >= 0;
-          copy16(a + row * 128 + ((column ^ (row & 7)) << 4), there ? p.x + int64_t{source[i]} * p.cin + from : p.x, there);
+            for (int i = 0; i < kRows; ++i) {
+              const bool there = inside && source[i] != ~0u;
+              copy16(to + i * 128 + ((column ^ (i & 7)) << 4), from + uint64_t{there ? source[i] : 0u} * 16, there);
+            }
+          }
+          copies_arrive(full + 8 * stage);
+          advance();
         }
-        copies_arrive(full + 8 * stage);
-        advance();
       }
+      asm volatile("bar.sync 1, 128;" ::: "memory");
+      item = *shared_item;
+      asm volatile("bar.sync 1, 128;" ::: "memory");
     }
+    barrier_wait(empty + 8 * stage, phase ^ 1);
+    if (threadIdx.x == 0) {
+      about[stage].item = -1;
+      barrier_arrive(full + 8 * stage);
+    }
+    barrier_arrive(full + 8 * stage);
   } else {
-    more_registers<kPerSm == 1 ? 224 : 96>();
+    more_registers<kPerSm == 1 ? 216 : 96>();
     const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    for (; at.valid(); at.item += step) {
-      const int first_column = at.column_tile() * kWidth;
-      float sum[kHeight][kWidth / 2];
+    float sum[kHeight][kWidth / 2];
+    bool first = true;
+    while (true) {
+      barrier_wait(full + 8 * stage, phase);
+      const Stage now = about[stage];
+      const int item = __shfl_sync(0xffffffffu, now.item, 0);
+      if (item < 0) break;
+      const int first_column = item % p.splits * kWidth;
+      if (first) {
 #pragma unroll
-      for (int j = 0; j < kWidth / 8; ++j) {
-        const int c = first_column + j * 8 + lane % 4 * 2;
-        float2 bias = {0.f, 0.f};
-        if (p.bias && c < p.cout) bias = unpack(__ldg(reinterpret_cast<const uint32_t*>(p.bias + c)), T{});
+        for (int j = 0; j < kWidth / 8; ++j) {
+          const int c = first_column + j * 8 + lane % 4 * 2;
+          float2 bias = {0.f, 0.f};
+          if (p.bias && c < p.cout) bias = unpack(__ldg(reinterpret_cast<const uint32_t*>(p.bias + c)), T{});
 #pragma unroll
-        for (int h = 0; h < kHeight; ++h) {
-          sum[h][4 * j] = sum[h][4 * j + 2] = bias.x;
-          sum[h][4 * j + 1] = sum[h][4 * j + 3] = bias.y;
-        }
-      }
-      at.enter_word(0);
-      while (at.next()) {
-        barrier_wait(full + 8 * stage, phase);
-        fence_async();
-        const uint32_t a = ring + stage * S::kStage, b = a + S::kRowBytes;
-        const uint64_t b_operand = operand(b, kBlock, 1024);
-#pragma unroll
-        for (int h = 0; h < kHeight; ++h) {
-          // Constant indices keep the granules' masks in registers; the shuffle tells the compiler that
-          // the warp goes one way.
-          const uint32_t mask = (group == 0 ? at.has[h] : at.has[kHeight + h]) & at.bits;
-          if (__shfl_sync(0xffffffffu, mask, 0) != 0) {
-            const uint64_t a_operand = operand(a + (group * kHeight + h) * kGranule * 128, 16, 1024);
-            pin(sum[h]);
-            wgmma_fence();
-#pragma unroll
-            for (int k = 0; k < kChunk / 16; ++k) Wgmma<T, kWidth, 0>::run(sum[h], a_operand + 2 * k, b_operand + 128 * k);
-            wgmma_commit();
-            wgmma_wait<0>();
-            pin(sum[h]);
+          for (int h = 0; h < kHeight; ++h) {
+            sum[h][4 * j] = sum[h][4 * j + 2] = bias.x;
+            sum[h][4 * j + 1] = sum[h][4 * j + 3] = bias.y;
           }
         }
-        if (lane == 0) barrier_arrive(empty + 8 * stage);
-        advance();
       }
+      fence_async();
+      const uint32_t a = ring + stage * S::kStage + group * kHeight * kGranule * 128;
+      const uint64_t b_operand = operand(ring + stage * S::kStage + S::kRowBytes, kBlock, 1024);
+      // The shuffle tells the compiler that the warp goes one way.
+      const uint32_t active = __shfl_sync(0xffffffffu, now.active >> (group * kHeight), 0) & ((1u << kHeight) - 1);
+      const auto multiply = [&](auto from, auto to) {
+#pragma unroll
+        for (int h = decltype(from)::value; h < decltype(to)::value; ++h) pin(sum[h]);
+        wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < kChunk / 16; ++k)
+#pragma unroll
+          for (int h = decltype(from)::value; h < decltype(to)::value; ++h)
+            Wgmma<T, kWidth, 0>::run(sum[h], operand(a + h * kGranule * 128, 16, 1024) + 2 * k, b_operand + 128 * k);
+        wgmma_commit();
+        wgmma_wait<0>();
+#pragma unroll
+        for (int h = decltype(from)::value; h < decltype(to)::value; ++h) pin(sum[h]);
+      };
+      using std::integral_constant;
+      if constexpr (kHeight == 1) {
+        if (active) multiply(integral_constant<int, 0>(), integral_constant<int, 1>());
+      } else {
+        if (active == 3)
+          multiply(integral_constant<int, 0>(), integral_constant<int, 2>());
+        else if (active == 1)
+          multiply(integral_constant<int, 0>(), integral_constant<int, 1>());
+        else if (active == 2)
+          multiply(integral_constant<int, 1>(), integral_constant<int, 2>());
+      }
+      if (lane == 0) barrier_arrive(empty + 8 * stage);
+      advance();
+      first = __shfl_sync(0xffffffffu, now.last, 0) != 0;
+      if (!first) continue;
       // Lane l of warp w holds rows 16 w + l / 4 and 8 below, columns 8 j + 2 (l % 4) and the next.
 #pragma unroll
       for (int h = 0; h < kHeight; ++h) {
-        const int granule = at.granule() + group * kHeight + h;
+        const int granule = item / p.splits * S::kGranules + group * kHeight + h;
         if (granule >= p.granules) continue;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -286,6 +335,9 @@ void launch(const ConvArgs& args, int multiprocessors) {
   const CUtensorMap weights =
       hopper::describe_matrix(args.weight, std::is_same_v<T, __nv_bfloat16>, int64_t{args.num_taps} * args.cin, args.cout,
                               p.box_rows);
+  const Tensor next_item = empty_like_device(*args.like, {1}, ScalarType::Int);
+  p.next_item = static_cast<int*>(next_item.data_ptr());
+  STD_CUDA_CHECK(cudaMemsetAsync(p.next_item, 0, sizeof(int), args.stream));
   constexpr int shared = S::shared(kStages);
   const auto kernel = conv_kernel<T, kWidth, kHeight, kStages, kPerSm>;
   STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));

@@ -102,42 +102,58 @@ __global__ void __launch_bounds__(128 + 128 * kGroups, kPerSm) weight_grad_kerne
   Walk walk(p.tap_ptr, p.num_taps, blockIdx.x, gridDim.x);
 
   if (threadIdx.x < 128) {
-    if constexpr (kGroups == 2) fewer_registers<56>();
-    const int column = threadIdx.x % 8, first = threadIdx.x / 8;  // 16 bytes of pairs first + 16 i
+    if constexpr (kGroups == 2) fewer_registers<72>();
+    // A thread copies 16 bytes of every block of 64 channels of 4 consecutive pairs.
+    const int column = threadIdx.x % 8, first = threadIdx.x / 8 * 4;
+    uint32_t place[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) place[i] = (first + i) * 128 + ((column ^ ((first + i) & 7)) << 4);
+    bool row_inside[S::kRowBlocks], column_inside[S::kColumnBlocks];
+#pragma unroll
+    for (int block = 0; block < S::kRowBlocks; ++block) row_inside[block] = first_row + block * 64 + column * 8 < p.cin;
+#pragma unroll
+    for (int block = 0; block < S::kColumnBlocks; ++block)
+      column_inside[block] = first_column + block * 64 + column * 8 < p.cout;
+    const T* const x = p.x + first_row + column * 8;
+    const T* const grad = p.grad + first_column + column * 8;
     int32_t in[4], out[4];
-    while (walk.valid()) {
+    const auto take = [&] {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int64_t pair = walk.at + first + 16 * i;
-        const bool there = pair < walk.stop();
+        const int64_t pair = walk.at + first + i;
+        const bool there = walk.valid() && pair < walk.stop();
         in[i] = there ? __ldg(p.in_rows + pair) : -1;
         out[i] = there ? __ldg(p.out_rows + pair) : -1;
       }
+    };
+    take();
+    while (walk.valid()) {
+      const T *from_x[4], *from_grad[4];
+      bool there[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        there[i] = in[i] >= 0;
+        from_x[i] = there[i] ? x + int64_t{in[i]} * p.cin : p.x;
+        from_grad[i] = there[i] ? grad + int64_t{out[i]} * p.cout : p.grad;
+      }
       walk.next();
+      take();  // its loads are under way while this stage is copied
       barrier_wait(empty + 8 * stage, phase ^ 1);
       const uint32_t a = ring + stage * S::kStage, b = a + S::kRowBlocks * kBlock;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int row = first + 16 * i;
-        const uint32_t place = row * 128 + ((column ^ (row & 7)) << 4);
 #pragma unroll
-        for (int block = 0; block < S::kRowBlocks; ++block) {
-          const int channel = first_row + block * 64 + column * 8;
-          if (channel < p.cin)
-            copy16(a + block * kBlock + place, in[i] < 0 ? p.x : p.x + int64_t{in[i]} * p.cin + channel, in[i] >= 0);
-        }
+        for (int block = 0; block < S::kRowBlocks; ++block)
+          if (row_inside[block]) copy16(a + place[i] + block * kBlock, from_x[i] + block * 64, there[i]);
 #pragma unroll
-        for (int block = 0; block < S::kColumnBlocks; ++block) {
-          const int channel = first_column + block * 64 + column * 8;
-          if (channel < p.cout)
-            copy16(b + block * kBlock + place, out[i] < 0 ? p.grad : p.grad + int64_t{out[i]} * p.cout + channel, out[i] >= 0);
-        }
+        for (int block = 0; block < S::kColumnBlocks; ++block)
+          if (column_inside[block]) copy16(b + place[i] + block * kBlock, from_grad[i] + block * 64, there[i]);
       }
       copies_arrive(full + 8 * stage);
       advance();
     }
   } else {
-    if constexpr (kGroups == 2) more_registers<224>();
+    if constexpr (kGroups == 2) more_registers<216>();
     const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     float sum[kHeight][kWidth / 2];
 #pragma unroll
