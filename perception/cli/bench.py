@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
@@ -260,7 +261,7 @@ def _measure(
             if not target.is_cuda:
                 raise
             # Memory, or a kernel that is not there: say so and measure the rest.
-            result.failures.append(f"{what}: {type(error).__name__}: {error}")
+            result.failures.append(f"{what}: {_described(error)}")
             _still_there()
             continue
         if isinstance(found, network.NetworkResult):
@@ -268,6 +269,13 @@ def _measure(
             found = found.rows
         result.rows += found
         save()
+
+
+def _described(error: Exception) -> str:
+    """An error on one line: kind, message, and where it was raised."""
+    lines = str(error).strip().splitlines() or [""]
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {lines[0][:300]} ({Path(place.filename).name}:{place.lineno})"
 
 
 def _still_there() -> None:

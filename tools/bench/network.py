@@ -24,7 +24,7 @@ from perception.tools.bench.architectures import ENCODERS, OurKit
 from perception.tools.bench.peers import Boxed, Kit, Library, SpconvUNet
 from perception.tools.bench.row import OURS, Row
 from perception.tools.bench.target import FLOAT32, Target
-from perception.tools.bench.timing import Effort, interleave, peak_memory, with_busy
+from perception.tools.bench.timing import Effort, interleave, kernels, peak_memory, with_busy
 from perception.tools.bench.workload import CHANNELS, Workload, fresh
 
 __all__ = ["NETWORKS", "NetworkResult", "measure", "our_network", "their_network"]
@@ -42,12 +42,18 @@ Cases = dict[str, Callable[[], Tensor]]
 
 @dataclass
 class NetworkResult:
-    """Rows, and for each of "forward" (maps given) and "training step" the seconds by operator; for
-    the forward pass also the convolutions by shape."""
+    """Rows, and where the time of each way to run goes.
+
+    Attributes:
+        operators: seconds by kind of operator.
+        kernels: on a GPU seconds by kernel.
+        shapes: of the forward pass, the convolutions by shape.
+    """
 
     name: str
     rows: list[Row]
     operators: dict[str, dict[str, float]] = field(default_factory=dict)
+    kernels: dict[str, dict[str, float]] = field(default_factory=dict)
     shapes: list[split.LayerShare] = field(default_factory=list)
 
 
@@ -120,8 +126,8 @@ def measure(
         row.flop, row.bytes = times * work.flop, times * work.bytes
     trained = libraries if peers_train else ()
     _train(step, net, _counterparts(name, trained, net, x, target, sizes, step), x, effort, target)
-    operators = split.by_operator(_step(net, _on_fresh(net, x), _loss(net, x), target), target)
-    result.operators["training step, maps built"] = operators
+    learn = _step(net, _on_fresh(net, x), _loss(net, x), target)
+    _look_inside(result, "training step, maps built", learn, target)
     return result
 
 
@@ -178,8 +184,18 @@ def _infer(
         given.timings[OURS] = timings.pop("given")
         built.timings = timings
         result.shapes, work = split.by_shape(net, cases["given"], target)
-        result.operators["forward, maps given"] = split.by_operator(cases["given"], target)
+        _look_inside(result, "forward, maps given", cases["given"], target)
+        if target.is_cuda:
+            _look_inside(result, "forward, maps built", cases[OURS], target)
     return work
+
+
+def _look_inside(
+    result: NetworkResult, what: str, case: Callable[[], object], target: Target
+) -> None:
+    result.operators[what] = split.by_operator(case, target)
+    if target.is_cuda:
+        result.kernels[what] = kernels(case)
 
 
 def _on_fresh(net: nn.Module, x: SparseTensor) -> Callable[[], Tensor]:

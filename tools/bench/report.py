@@ -158,6 +158,7 @@ def _scan_record(scan: ScanResult, limits: Limits) -> dict[str, Any]:
 def _split_record(network: NetworkResult) -> dict[str, Any]:
     return {
         "operators": network.operators,
+        "kernels": network.kernels,
         "shapes": [
             {"name": s.name, "calls": s.calls, "seconds": s.seconds, "gflops": s.gflops}
             for s in network.shapes

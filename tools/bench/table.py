@@ -3,7 +3,8 @@
     python -m perception.tools.bench.table RESULT.json ...
 
 prints one table a topic. A cell has our milliseconds, in brackets how many times the floor that is
-(on the CPU GFLOP/s and share of the limit), and after dots those of the other libraries.
+(on the CPU GFLOP/s and share of the limit) and, where the GPU waits for the host for much of it, how
+long its kernels run; after dots the milliseconds of the other libraries.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from perception.tools.bench.report import TITLES
 from perception.tools.bench.row import OURS
 
 __all__ = ["main", "render"]
+
+WAITS = 0.8
+"""Kernels that run for a smaller part of the time than this are shown."""
 
 
 def render(results: Sequence[dict[str, Any]]) -> str:
@@ -94,8 +98,13 @@ def _cell(row: dict[str, Any], names: Sequence[str]) -> str:
     ours = seconds[OURS]
     text = _ms(ours["median"])
     if "host" in ours:
+        remarks = []
         if row["limit_seconds"]:
-            text += f" ({ours['median'] / row['limit_seconds']:.1f}×)"
+            remarks.append(f"{ours['median'] / row['limit_seconds']:.1f}×")
+        busy = ours.get("busy", ours["median"])
+        if busy < WAITS * ours["median"]:
+            remarks.append(f"kernels {_ms(busy)}")
+        text += f" ({'; '.join(remarks)})" if remarks else ""
     elif row["gflops"] is not None:
         text += f" ({row['gflops']:.0f}; {100 * row['share_of_limit']:.0f} %)"
     others = [_ms(seconds[name]["median"]) if name in seconds else "–" for name in names]
