@@ -188,7 +188,8 @@ std::tuple<Tensor, Tensor> make_index(const Tensor& sites) {
     bounds_kernel<C><<<grid_for(rows, kBoundsThreads, 512), kBoundsThreads, 0, device.stream()>>>(
         from, rows, reinterpret_cast<uint32_t*>(data), facts);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
-    insert_kernel<C><<<grid_for(rows, kThreads, kMaxRows), kThreads, 0, device.stream()>>>(from, rows, data, log2, facts);
+    insert_kernel<C><<<grid_for(rows, kThreads, kMaxRows), kThreads, 0, device.stream()>>>(from, rows, data, log2,
+                                                                                          facts);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return {index, info};

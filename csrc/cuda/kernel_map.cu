@@ -197,8 +197,8 @@ Tensor make_table(const Tensor& index, const Tensor& in_sites, const Tensor& out
   return table;
 }
 
-void check_map(const Tensor& in_sites, const Tensor& out_sites, const Tensor& offsets, const std::vector<int64_t>& stride,
-               const char* op) {
+void check_map(const Tensor& in_sites, const Tensor& out_sites, const Tensor& offsets,
+               const std::vector<int64_t>& stride, const char* op) {
   check_sites(in_sites, op, "in_sites");
   check_sites(out_sites, op, "out_sites");
   const int64_t dim = in_sites.size(1) - 1;
@@ -318,14 +318,17 @@ __global__ void __launch_bounds__(kPairThreads) pair_kernel(const __grid_constan
 class Pairs {
  public:
   Pairs(const Tensor& table, cudaStream_t stream)
-      : table_(torch::stable::contiguous(table)), stream_(stream), tiles_(std::max<int64_t>(ceil_div(table.size(0), kPairRows), 1)),
+      : table_(torch::stable::contiguous(table)),
+        stream_(stream),
+        tiles_(std::max<int64_t>(ceil_div(table.size(0), kPairRows), 1)),
         place_(empty_like_device(table, {table.size(1) * tiles_ + 1}, ScalarType::Long)) {
     launch<false>(nullptr, nullptr, nullptr);
     int64_t* place = place_.mutable_data_ptr<int64_t>();
     size_t bytes = 0;
     STD_CUDA_CHECK(cub::DeviceScan::ExclusiveSum(nullptr, bytes, place, place, place_.size(0), stream_));
     Tensor scratch = empty_like_device(table, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
-    STD_CUDA_CHECK(cub::DeviceScan::ExclusiveSum(scratch.mutable_data_ptr(), bytes, place, place, place_.size(0), stream_));
+    void* const at = scratch.mutable_data_ptr();
+    STD_CUDA_CHECK(cub::DeviceScan::ExclusiveSum(at, bytes, place, place, place_.size(0), stream_));
   }
 
   // Asks the device.
@@ -352,7 +355,8 @@ class Pairs {
     const int taps = static_cast<int>(table_.size(1));
     const PairArgs args{table_.const_data_ptr<int32_t>(), table_.size(0), taps,    tiles_,
                         place_.mutable_data_ptr<int64_t>(), in_rows,        out_rows, tap_ptr};
-    const dim3 grid(static_cast<unsigned>(tiles_), static_cast<unsigned>(std::max<int64_t>(ceil_div(taps, kPairTaps), 1)));
+    const unsigned chunks = static_cast<unsigned>(std::max<int64_t>(ceil_div(taps, kPairTaps), 1));
+    const dim3 grid(static_cast<unsigned>(tiles_), chunks);
     const int bytes = kPairRows * (std::min(taps, kPairTaps) | 1) * 4;
     pair_kernel<kWrite><<<grid, kPairThreads, bytes, stream_>>>(args);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -447,7 +451,8 @@ Map transpose_map(const Tensor& in_rows, const Tensor& out_rows, const Tensor& t
   Tensor scratch = empty_like_device(in_rows, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
   STD_CUDA_CHECK(cub::DeviceRadixSort::SortPairs(scratch.mutable_data_ptr(), bytes, keys_at, sorted_at, values, to_in,
                                                  pairs, 0, bits, stream));
-  transposed_rows_kernel<<<blocks, kKeyThreads, 0, stream>>>(sorted_at, pairs, num_in, new_out.mutable_data_ptr<int32_t>());
+  int32_t* to_out = new_out.mutable_data_ptr<int32_t>();
+  transposed_rows_kernel<<<blocks, kKeyThreads, 0, stream>>>(sorted_at, pairs, num_in, to_out);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return {new_in, new_out, torch::stable::clone(ptr_c)};
 }

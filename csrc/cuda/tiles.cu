@@ -145,7 +145,8 @@ __global__ void __launch_bounds__(kSortThreads) sort_kernel(const __grid_constan
       args.to_numbers[to] = number[i];
       if (args.to_keys == nullptr) continue;
       args.to_keys[to] = key[i];
-      atomicAdd(args.next_counts + (to >> args.tile_log2) * kDigits + (key[i] >> args.next_shift & args.next_digit), 1u);
+      const uint32_t next = key[i] >> args.next_shift & args.next_digit;
+      atomicAdd(args.next_counts + (to >> args.tile_log2) * kDigits + next, 1u);
     }
     __syncthreads();
     if (digit < kDigits) place[digit] += step;
@@ -335,7 +336,7 @@ std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<i
   const int64_t num_out = table.size(0), taps = table.size(1);
   STD_TORCH_CHECK(num_out <= kMaxRows && taps >= 1 && taps <= 1 << 20, "tile_table: table is too large, or has no tap");
   STD_TORCH_CHECK(static_cast<int64_t>(rank.size()) == taps, "tile_table: rank must have one entry a tap");
-  for (const int64_t r : rank) STD_TORCH_CHECK(r >= 0 && r < taps, "tile_table: rank must be a permutation of the taps");
+  for (const int64_t r : rank) STD_TORCH_CHECK(r >= 0 && r < taps, "tile_table: rank must number the taps");
   const Device device(table);
   const cudaStream_t stream = device.stream();
   const Tensor from = torch::stable::contiguous(table);
