@@ -48,9 +48,9 @@ std::tuple<Tensor, Tensor> group(const Tensor& keys, int64_t groups, cudaStream_
   const int64_t rows = keys.size(0);
   Tensor order = empty_like_device(keys, {rows}, ScalarType::Int);
   Tensor ptr = empty_like_device(keys, {groups + 1}, ScalarType::Long);
-  Scratch scratch(keys, 2 * Scratch::padded(rows * sizeof(uint64_t)));
-  uint64_t* words = scratch.take<uint64_t>(rows);
-  uint64_t* other = scratch.take<uint64_t>(rows);
+  Scratch scratch(keys, 2 * Scratch::padded(words_for(rows) * sizeof(uint64_t)));
+  uint64_t* words = scratch.take<uint64_t>(words_for(rows));
+  uint64_t* other = scratch.take<uint64_t>(words_for(rows));
   const Keys<Key> source{keys.const_data_ptr<Key>(), groups, rows ? bits_for(rows - 1) : 0, bits_for(groups)};
   const uint64_t* sorted = rows ? sort_words(source, words, other, rows, keys, stream) : words;
   constexpr int kThreads = 256;

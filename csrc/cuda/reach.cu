@@ -268,10 +268,10 @@ Tensor reach_sites(const Tensor& sites_tensor, const Tensor& offsets_tensor, std
     return unique(sites, candidates.const_data_ptr<int32_t>(), total, static_cast<int>(columns), stream).sites;
   }
   const int64_t tiles = ceil_div(total, kHeadTile);
-  Scratch lists(sites, Scratch::padded(tiles * sizeof(int32_t)) + 2 * Scratch::padded(total * sizeof(uint64_t)));
+  Scratch lists(sites, Scratch::padded(tiles * sizeof(int32_t)) + 2 * Scratch::padded(words_for(total) * sizeof(uint64_t)));
   int32_t* before = lists.take<int32_t>(tiles);
-  uint64_t* keys = lists.take<uint64_t>(total);
-  uint64_t* words = lists.take<uint64_t>(total);
+  uint64_t* keys = lists.take<uint64_t>(words_for(total));
+  uint64_t* words = lists.take<uint64_t>(words_for(total));
   write_candidates<true><<<blocks, kWide, 0, stream>>>(reach, code, counters, keys, nullptr);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   const uint64_t* sorted = total <= kMergeMost

@@ -107,10 +107,11 @@ __device__ inline void reduce_ranges(const Ranges& ranges, int32_t* edge) {
 constexpr int kRunItems = 4;
 constexpr int kRun = kWide * kRunItems;
 constexpr int kFan = 8;
-constexpr int64_t kMergeMost = int64_t{3} << 17;
+constexpr int64_t kMergeMost = int64_t{1} << 18;
 
 // A source of words. `ready` is called by all threads of a block of kWide; what it returns has
-// `word(row)` and says which bits the rows are to be sorted by (they come sorted by those below).
+// `word(row)` and says which bits the words are to be sorted by (they come sorted by those below).
+// The last run is filled up with words larger than any.
 template <class Source>
 __global__ void __launch_bounds__(kWide) sort_runs(Source source, uint64_t* out, int n) {
   using Sort = cub::BlockRadixSort<uint64_t, kWide, kRunItems>;
@@ -126,10 +127,7 @@ __global__ void __launch_bounds__(kWide) sort_runs(Source source, uint64_t* out,
   }
   Sort(storage).SortBlockedToStriped(words, ready.begin_bit(), max(ready.end_bit(), ready.begin_bit() + 1));
 #pragma unroll
-  for (int j = 0; j < kRunItems; ++j) {
-    const int i = j * kWide + threadIdx.x;
-    if (i < count) out[begin + i] = words[j];
-  }
+  for (int j = 0; j < kRunItems; ++j) out[begin + j * kWide + threadIdx.x] = words[j];
 }
 
 template <class Source>
@@ -139,7 +137,9 @@ __global__ void __launch_bounds__(kWide) fill_words(Source source, uint64_t* out
   if (i < n) out[i] = ready.word(i);
 }
 
-// Both in unique.cu. They return the one of the two arrays that holds the sorted words.
+// All in unique.cu. An array for n words has room for words_for(n); what is returned is the one of the
+// two arrays that holds the sorted words.
+int64_t words_for(int64_t n);
 uint64_t* merge_runs(uint64_t* words, uint64_t* other, int64_t n, cudaStream_t stream);
 uint64_t* radix_sort(uint64_t* words, uint64_t* other, int64_t n, int begin_bit, int end_bit, const Tensor& like,
                      cudaStream_t stream);

@@ -54,42 +54,58 @@ __global__ void __launch_bounds__(kWide) report_code(Ranges ranges, int columns,
   if (threadIdx.x == 0) *told = make_code(edge, edge + kMaxColumns, columns);
 }
 
-// Every element finds its place among kFan sorted runs: what stands before it in its own run, what is
-// not larger in the runs before, what is smaller in the runs behind. The searches of a thread run side
-// by side, those of a warp through the same few lines.
+// Every word finds its place among kFan sorted runs: what stands before it in its own run, what is not
+// larger in the runs before, what is smaller in the runs behind. The searches of a thread run side by
+// side, those of a warp through the same few lines. Nothing asks where the last run ends: it is filled
+// up with words larger than any, and so is what comes out, up to `filled` words.
 constexpr int kMergeThreads = 256;
+static_assert(kRun % kMergeThreads == 0);  // the words of a block are of one run
 
 __global__ void __launch_bounds__(kMergeThreads)
-    merge_kernel(const uint64_t* __restrict__ in, uint64_t* __restrict__ out, int n, int run) {
+    merge_kernel(const uint64_t* __restrict__ in, uint64_t* __restrict__ out, int n, int run, int filled) {
   const int i = blockIdx.x * kMergeThreads + threadIdx.x;
-  if (i >= n) return;
-  const int first_run = i / run / kFan * kFan, own = i / run - first_run;
-  const uint64_t word = in[i];
-  int place[kFan];
-#pragma unroll
-  for (int f = 0; f < kFan; ++f) place[f] = 0;
-  for (int step = run; step > 0; step >>= 1) {
-#pragma unroll
-    for (int f = 0; f < kFan; ++f) {
-      // 64 bits: the runs behind the last one may begin beyond int32
-      const int64_t begin = int64_t{first_run + f} * run;
-      const int next = place[f] + step;
-      const int64_t at = begin + next - 1;
-      if (next <= run && at < n && in[at] < word + (f < own)) place[f] = next;
-    }
+  if (i >= n) {
+    if (i < filled) out[i] = ~uint64_t{0};
+    return;
   }
-  int64_t to = int64_t{first_run} * run;
+  const int first_run = i / run / kFan * kFan, own = i / run - first_run, begin = first_run * run;
+  const int runs = min(kFan, (n - begin + run - 1) / run);
+  const uint64_t word = in[i];
+  int at[kFan];  // where the search in a run stands
 #pragma unroll
-  for (int f = 0; f < kFan; ++f) to += f == own ? i - (first_run + own) * run : place[f];
+  for (int f = 0; f < kFan; ++f) at[f] = begin + (f < runs ? f * run : 0);
+  for (int step = run / 2; step > 0; step >>= 1) {
+    uint64_t probe[kFan];
+#pragma unroll
+    for (int f = 0; f < kFan; ++f) probe[f] = in[at[f] + step - 1];
+#pragma unroll
+    for (int f = 0; f < kFan; ++f) at[f] += probe[f] < word + (f < own) ? step : 0;
+  }
+  int to = begin + i - (begin + own * run);
+#pragma unroll
+  for (int f = 0; f < kFan; ++f) {
+    const int smaller = at[f] + (in[at[f]] < word + (f < own)) - (begin + f * run);
+    to += f < runs && f != own ? smaller : 0;
+  }
   out[to] = word;
+}
+
+// The length of the runs of the last merge.
+int64_t last_run(int64_t n) {
+  int64_t run = kRun;
+  while (run * kFan < n) run *= kFan;
+  return run;
 }
 
 }  // namespace
 
+int64_t words_for(int64_t n) { return n <= kMergeMost ? ceil_div(n, last_run(n)) * last_run(n) : n; }
+
 uint64_t* merge_runs(uint64_t* words, uint64_t* other, int64_t n, cudaStream_t stream) {
   for (int64_t run = kRun; run < n; run *= kFan) {
-    merge_kernel<<<static_cast<unsigned>(ceil_div(n, kMergeThreads)), kMergeThreads, 0, stream>>>(
-        words, other, static_cast<int>(n), static_cast<int>(run));
+    const int64_t filled = run * kFan < n ? ceil_div(n, run * kFan) * run * kFan : n;
+    merge_kernel<<<static_cast<unsigned>(ceil_div(filled, kMergeThreads)), kMergeThreads, 0, stream>>>(
+        words, other, static_cast<int>(n), static_cast<int>(run), static_cast<int>(filled));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     std::swap(words, other);
   }
@@ -262,12 +278,12 @@ Unique unique(const Tensor& like, const int32_t* sites, int64_t n, int columns, 
   }
   const int64_t tiles = ceil_div(n, kHeadTile);
   Scratch scratch(like, Scratch::padded(kRangesBytes) + Scratch::padded(sizeof(Counters)) +
-                            Scratch::padded(tiles * sizeof(int32_t)) + 2 * Scratch::padded(n * sizeof(uint64_t)));
+                            Scratch::padded(tiles * sizeof(int32_t)) + 2 * Scratch::padded(words_for(n) * sizeof(uint64_t)));
   const Ranges ranges{scratch.take<int32_t>(kRangesBytes / sizeof(int32_t))};
   Counters* counters = scratch.take<Counters>(1);
   int32_t* before = scratch.take<int32_t>(tiles);
-  uint64_t* words = scratch.take<uint64_t>(n);
-  uint64_t* other = scratch.take<uint64_t>(n);
+  uint64_t* words = scratch.take<uint64_t>(words_for(n));
+  uint64_t* other = scratch.take<uint64_t>(words_for(n));
   const int row_bits = bits_for(n - 1);
   Answer* told = answer();
 
