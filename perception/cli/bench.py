@@ -150,6 +150,9 @@ def run(argv: list[str]) -> int:
                     results[-1].failures.append(f"the GPU takes no more work: {error}")
                     break
                 limits = limits.best_of(measure_limits(quick=args.quick, target=target))
+            else:
+                _progress("looking inside ...")
+                _finish(results, target)
             save()
     finally:
         torch.set_num_threads(threads_before)
@@ -269,6 +272,22 @@ def _measure(
             found = found.rows
         result.rows += found
         save()
+
+
+def _finish(results: list[ScanResult], target: Target) -> None:
+    """What the profiler tells, which is asked last because it slows down what comes after it."""
+    for result in results:
+        for row in result.rows:
+            try:
+                row.finish()
+            except Exception as error:
+                if not target.is_cuda:
+                    raise
+                result.failures.append(f"inside of {row.name}: {_described(error)}")
+                try:
+                    _still_there()
+                except DeviceLost:
+                    return
 
 
 def _described(error: Exception) -> str:

@@ -21,7 +21,7 @@ from perception.tools.bench.peers import Library
 from perception.tools.bench.row import OURS, Row
 from perception.tools.bench.sides import Shape, Side, num_pairs, our_side, peer_side
 from perception.tools.bench.target import FLOAT32, Target
-from perception.tools.bench.timing import Effort, interleave, with_busy
+from perception.tools.bench.timing import Effort, interleave
 
 __all__ = ["DEFAULT", "GPU", "QUICK", "measure"]
 
@@ -117,7 +117,9 @@ def measure(
         timings = interleave({**cases, **dense}, effort, device=target.device)
         work = 2.0 * min(pairs, DENSE_ROWS) * size[0] * size[1]
         row.rates = {name: work / timings.pop(name).median / 1e9 for name in dense}
-        row.timings = with_busy(cases, timings, target.device)
+        row.timings = timings
+        if target.is_cuda:
+            row.see_kernels_later(cases, partial(_set_mode, row, sides))
     return rows
 
 
@@ -134,11 +136,11 @@ def _agreeing(
     row: Row, sides: Sequence[Side], x: Tensor, grad: Tensor, target: Target
 ) -> dict[str, Callable[[], object]]:
     """Runs each side once, compares, and returns the cases of those that ran."""
+    _set_mode(row, sides)
     backward = row.name.endswith("backward")
     cases: dict[str, Callable[[], object]] = {}
     expected: list[Tensor] = []
     for side in sides:
-        side.module.train(backward)
         inputs = [x if side.in_rows is None else x[side.in_rows]]
         grads = [grad if side.out_rows is None else grad[side.out_rows]]
         run = partial(_with_gradients if backward else _forward, side)
@@ -156,6 +158,11 @@ def _agreeing(
         grads += [grads[0].clone() if backward else grads[0] for _ in range(copies)]
         cases[side.name] = _turning(run, inputs, grads)
     return cases
+
+
+def _set_mode(row: Row, sides: Sequence[Side]) -> None:
+    for side in sides:
+        side.module.train(row.name.endswith("backward"))
 
 
 def _turning(

@@ -8,6 +8,7 @@ what a narrow layer takes longer on sites that have no plan yet than on sites th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,14 +16,14 @@ from torch import Tensor
 
 from perception._native import ops
 from perception.nn import Conv
-from perception.sparse.kernel_map import KernelMap
+from perception.sparse.kernel_map import KernelMap, rank_taps
 from perception.sparse.ops import build_index
 from perception.sparse.sites import Sites
 from perception.tools.bench.peers import Boxed, Library
 from perception.tools.bench.row import OURS, Row
 from perception.tools.bench.sides import Shape, Side, num_pairs, our_side, peer_side
 from perception.tools.bench.target import Target
-from perception.tools.bench.timing import Effort, interleave, with_busy
+from perception.tools.bench.timing import Effort, interleave, kernels
 from perception.tools.bench.workload import Sequence4D, Workload, fresh
 
 __all__ = ["gpu_parts", "levels", "measure", "measure_4d", "plan"]
@@ -194,36 +195,41 @@ def _fresh(
         bytes=float(sites.coords.nbytes + ours.coarse.coords.nbytes + target.map_bytes * pairs),
         counts={"sites": sites.num_sites, "pairs": pairs},
     )
-    sides: list[Side] = [ours]
+    x = torch.randn(sites.num_sites, NARROW, device=target.device, dtype=target.dtype)
+    cases = _first_and_next(ours, x)
     for library in libraries:
         try:
-            sides.append(peer_side(library, shape, ours, target))
+            found = _first_and_next(peer_side(library, shape, ours, target), x)
+            for case in found.values():
+                case()
+            cases.update(found)
         except Exception as error:  # a reference must not keep us from measuring ourselves
             row.failed(library.name, error)
-    cases = _first_and_next(sides, sites, target)
     timings = interleave(cases, effort, device=target.device)
-    timings = with_busy(cases, timings, target.device)
-    for side in sides:
-        first, after = timings[f"{side.name}, first"], timings[f"{side.name}, next"]
-        row.timings[side.name] = first.minus(after)
+    for name in (OURS, *(library.name for library in libraries)):
+        if f"{name}, first" in timings:
+            row.timings[name] = timings[f"{name}, first"].minus(timings[f"{name}, next"])
+
+    def see() -> None:
+        for name, timing in row.timings.items():
+            first, after = (sum(kernels(cases[f"{name}, {n}"]).values()) for n in ("first", "next"))
+            row.timings[name] = replace(timing, busy=max(first - after, 0.0))
+
+    row.later.append(see)
     return [row]
 
 
-def _first_and_next(
-    sides: Sequence[Side], sites: Sites, target: Target
-) -> dict[str, Callable[[], object]]:
-    x = torch.randn(sites.num_sites, NARROW, device=target.device, dtype=target.dtype)
+def _first_and_next(side: Side, x: Tensor) -> dict[str, Callable[[], object]]:
+    side.module.eval()
 
     def call(run: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.no_grad():
             return run(x)
 
-    cases: dict[str, Callable[[], object]] = {}
-    for side in sides:
-        side.module.eval()
-        cases[f"{side.name}, first"] = partial(call, side.fresh)
-        cases[f"{side.name}, next"] = partial(call, side.given)
-    return cases
+    return {
+        f"{side.name}, first": partial(call, side.fresh),
+        f"{side.name}, next": partial(call, side.given),
+    }
 
 
 def _steps(sites: Sites, effort: Effort, target: Target) -> list[Row]:
@@ -233,8 +239,7 @@ def _steps(sites: Sites, effort: Effort, target: Target) -> list[Row]:
     taps, rows = offsets.shape[0], sites.num_sites
     index = build_index(coords)[0]
     table = ops.neighbor_table(index, coords, coords, offsets, [1, 1, 1], True)
-    # As the layers do it: the tap that most rows have is the least significant.
-    rank = (table >= 0).sum(0).argsort(descending=True).argsort().tolist()
+    rank = rank_taps(layer._key)
     pairs = int((table >= 0).sum())
     halves = torch.div(coords, coords.new_tensor((1, 2, 2, 2)), rounding_mode="floor")
     steps: dict[str, tuple[Callable[[], object], int]] = {
@@ -253,8 +258,9 @@ def _steps(sites: Sites, effort: Effort, target: Target) -> list[Row]:
     out = []
     for name, (case, moved) in steps.items():
         cases: dict[str, Callable[[], object]] = {OURS: case}
-        timings = with_busy(cases, interleave(cases, effort, device=target.device), target.device)
+        timings = interleave(cases, effort, device=target.device)
         row = Row("maps", f"step: {name}", timings, bytes=float(moved))
         row.counts = {"sites": rows, "pairs": pairs}
+        row.see_kernels_later(cases)
         out.append(row)
     return out

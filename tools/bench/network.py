@@ -24,7 +24,7 @@ from perception.tools.bench.architectures import ENCODERS, OurKit
 from perception.tools.bench.peers import Boxed, Kit, Library, SpconvUNet
 from perception.tools.bench.row import OURS, Row
 from perception.tools.bench.target import FLOAT32, Target
-from perception.tools.bench.timing import Effort, interleave, kernels, peak_memory, with_busy
+from perception.tools.bench.timing import Effort, interleave, kernels, peak_memory
 from perception.tools.bench.workload import CHANNELS, Workload, fresh
 
 __all__ = ["NETWORKS", "NetworkResult", "measure", "our_network", "their_network"]
@@ -55,6 +55,24 @@ class NetworkResult:
     operators: dict[str, dict[str, float]] = field(default_factory=dict)
     kernels: dict[str, dict[str, float]] = field(default_factory=dict)
     shapes: list[split.LayerShare] = field(default_factory=list)
+
+    def look_later(
+        self, row: Row, cases: Mapping[str, Callable[[], object]], target: Target
+    ) -> None:
+        """Finds out, when nothing is timed any more, where the time of a row goes."""
+        what = row.name.removeprefix(f"{self.name}: ")
+
+        def look() -> None:
+            total = row.timings[OURS].median if target.is_cuda else None
+            self.operators[what] = split.by_operator(cases[OURS], total)
+            if target.is_cuda:
+                self.kernels[what] = kernels(cases[OURS])
+
+        # On the CPU maps are a small part, which the training step shows too.
+        if target.is_cuda or what != "forward, maps built":
+            row.later.append(look)
+        if target.is_cuda:
+            row.see_kernels_later(cases)
 
 
 @dataclass
@@ -121,13 +139,11 @@ def measure(
     # Training has networks of its own, so that inference is compared on the same weights.
     others = _counterparts(name, libraries, net, x, target, sizes, built)
     work = _infer(result, deepcopy(net), others, x, effort, target)
-    del others
     for row, times in zip(result.rows, (1, 1, 3), strict=True):
         row.flop, row.bytes = times * work.flop, times * work.bytes
     trained = libraries if peers_train else ()
-    _train(step, net, _counterparts(name, trained, net, x, target, sizes, step), x, effort, target)
-    learn = _step(net, _on_fresh(net, x), _loss(net, x), target)
-    _look_inside(result, "training step, maps built", learn, target)
+    others = _counterparts(name, trained, net, x, target, sizes, step)
+    _train(result, net, others, x, effort, target)
     return result
 
 
@@ -180,22 +196,18 @@ def _infer(
                 built.failed(name, error)
             found.clear()
         timings = interleave(cases, effort, warm=target.is_cuda, device=target.device)
-        timings = with_busy(cases, timings, target.device)
         given.timings[OURS] = timings.pop("given")
         built.timings = timings
         result.shapes, work = split.by_shape(net, cases["given"], target)
-        _look_inside(result, "forward, maps given", cases["given"], target)
-        if target.is_cuda:
-            _look_inside(result, "forward, maps built", cases[OURS], target)
+    inferring = {name: partial(_inferring, case) for name, case in cases.items()}
+    result.look_later(given, {OURS: inferring.pop("given")}, target)
+    result.look_later(built, inferring, target)
     return work
 
 
-def _look_inside(
-    result: NetworkResult, what: str, case: Callable[[], object], target: Target
-) -> None:
-    result.operators[what] = split.by_operator(case, target)
-    if target.is_cuda:
-        result.kernels[what] = kernels(case)
+def _inferring(case: Callable[[], Tensor]) -> Tensor:
+    with torch.inference_mode():
+        return case()
 
 
 def _on_fresh(net: nn.Module, x: SparseTensor) -> Callable[[], Tensor]:
@@ -211,13 +223,14 @@ def _keep(found: list[Any], peer: _Peer, features: Tensor) -> None:
 
 
 def _train(
-    row: Row,
+    result: NetworkResult,
     net: nn.Module,
     others: Sequence[_Peer],
     x: SparseTensor,
     effort: Effort,
     target: Target,
 ) -> None:
+    row = result.rows[2]
     loss = _loss(net, x)
     cases: Cases = {OURS: _step(net, _on_fresh(net, x), loss, target)}
     _remember(row, OURS, cases[OURS], target)
@@ -228,8 +241,8 @@ def _train(
             cases[peer.library.name] = case
         except Exception as error:
             row.failed(peer.library.name, error)
-    timings = interleave(cases, effort, warm=target.is_cuda, device=target.device)
-    row.timings = with_busy(cases, timings, target.device)
+    row.timings = interleave(cases, effort, warm=target.is_cuda, device=target.device)
+    result.look_later(row, cases, target)
 
 
 def _loss(net: nn.Module, x: SparseTensor) -> Callable[[Tensor], Tensor]:

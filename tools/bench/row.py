@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from perception.tools.bench.limits import Limits
-from perception.tools.bench.timing import Timing
+from perception.tools.bench.timing import Timing, kernels
 
 __all__ = ["OURS", "Row"]
 
@@ -30,6 +31,7 @@ class Row:
             largest value.
         peak_memory: bytes above what was there before the call.
         notes: what a reader must know: a reference that failed or disagrees.
+        later: what is still to be looked at when nothing is timed any more.
     """
 
     topic: str
@@ -42,6 +44,7 @@ class Row:
     differences: dict[str, float] = field(default_factory=dict)
     peak_memory: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    later: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
     @property
     def seconds(self) -> float:
@@ -68,6 +71,29 @@ class Row:
         self.differences[name] = difference
         if not difference <= tolerance:
             self.notes.append(f"{name}: results differ by {difference:.1e} of the largest value")
+
+    def see_kernels_later(
+        self, cases: Mapping[str, Callable[[], object]], prepare: Callable[[], object] | None = None
+    ) -> None:
+        """Finds out, later, how long the kernels of the cases run on the GPU.
+
+        Args:
+            prepare: called before.
+        """
+
+        def see() -> None:
+            if prepare is not None:
+                prepare()
+            for name, timing in self.timings.items():
+                spent = sum(kernels(cases[name]).values())
+                self.timings[name] = replace(timing, busy=spent or None)
+
+        self.later.append(see)
+
+    def finish(self) -> None:
+        """Does what was put off."""
+        while self.later:
+            self.later.pop(0)()
 
     def failed(self, name: str, error: Exception) -> None:
         """Notes why a reference is not there."""

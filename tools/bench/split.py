@@ -54,45 +54,39 @@ BETWEEN = "between operators (Python, autograd)"
 IDLE = "the GPU waits for the host"
 
 
-def by_operator(case: Callable[[], object], target: Target) -> dict[str, float]:
+def by_operator(case: Callable[[], object], elapsed: float | None = None) -> dict[str, float]:
     """Seconds that one call spends in each kind of operator, largest first; they sum to its time.
 
-    On the CPU wall-clock time; on a GPU the time of the kernels that each kind launches.
+    Args:
+        elapsed: None for wall-clock time on the CPU. Else the seconds that a call takes on the GPU,
+            and the operators' are those of the kernels that they launch.
     """
-    activities = [ProfilerActivity.CPU]
-    if target.is_cuda:
-        activities.append(ProfilerActivity.CUDA)
+    gpu = elapsed is not None
+    if gpu:
         case()
         torch.cuda.synchronize()
-        # The profiler slows the host, so the call is timed without it.
-        total = _elapsed(case)
-    with profile(activities=activities) as trace:
-        profiled = _elapsed(case)
-    if not target.is_cuda:
-        total = profiled
+    with profile(
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    ) as trace:
+        begin = time.perf_counter()
+        case()
+        if gpu:
+            torch.cuda.synchronize()
+        total = time.perf_counter() - begin if elapsed is None else elapsed
     seconds: dict[str, float] = defaultdict(float)
     for event in trace.events() or ():
         if event.device_type != DeviceType.CPU:
             continue
         kind = KINDS.get(event.name)
-        known = event.name.startswith(("aten::", "perception::"))
-        if kind is None and not known and not target.is_cuda:
+        if kind is None and not gpu and not event.name.startswith(("aten::", "perception::")):
             continue
         kind = kind or OTHER
         if event.name == CONV:
             kind = "convolution, " + ("gradient of the input" if _in_backward(event) else "forward")
-        spent = event.self_device_time_total if target.is_cuda else event.self_cpu_time_total
+        spent = event.self_device_time_total if gpu else event.self_cpu_time_total
         seconds[kind] += spent * 1e-6
-    seconds[IDLE if target.is_cuda else BETWEEN] = max(total - sum(seconds.values()), 0.0)
+    seconds[IDLE if gpu else BETWEEN] = max(total - sum(seconds.values()), 0.0)
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))
-
-
-def _elapsed(case: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    case()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
 
 
 def _in_backward(event: Any) -> bool:

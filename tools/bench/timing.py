@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,7 +30,6 @@ __all__ = [
     "interleave",
     "kernels",
     "peak_memory",
-    "with_busy",
 ]
 
 CPU = torch.device("cpu")
@@ -172,7 +171,8 @@ def _bursts(cases: Mapping[str, Callable[[], object]], effort: Effort) -> dict[s
 def kernels(case: Callable[[], object], calls: int = 3) -> dict[str, float]:
     """Seconds that the GPU spends in each kernel, copy or fill of one call, longest first.
 
-    Empty where the profiler sees no GPU.
+    Empty where the profiler sees no GPU. Once the profiler has run, launches may take the host longer
+    in this process, so nothing is timed after it.
     """
     case()
     torch.cuda.synchronize()
@@ -187,20 +187,6 @@ def kernels(case: Callable[[], object], calls: int = 3) -> dict[str, float]:
         spent = event.time_range.elapsed_us() * 1e-6 / calls
         seconds[event.name] = seconds.get(event.name, 0.0) + spent
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))
-
-
-def with_busy(
-    cases: Mapping[str, Callable[[], object]],
-    timings: Mapping[str, Timing],
-    device: torch.device,
-) -> dict[str, Timing]:
-    """The timings, on a GPU with the time that the kernels of each case run."""
-    if device.type != "cuda":
-        return dict(timings)
-    return {
-        name: replace(timing, busy=sum(kernels(cases[name]).values()) or None)
-        for name, timing in timings.items()
-    }
 
 
 def peak_memory(case: Callable[[], object], device: torch.device = CPU) -> int | None:
