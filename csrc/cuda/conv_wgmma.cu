@@ -1,10 +1,9 @@
 // The sparse product on Hopper's tensor cores: an implicit GEMM over tiles of a kernel map.
 //
-// A block of three warpgroups takes tiles of 128 * kHeight output slots by kWidth channels. The first
-// warpgroup streams, for every tap that the tile has, chunks of 64 contraction channels into a ring of
+// A block takes tiles of 64 * kGroups output slots by kWidth channels. Its first warpgroup streams, for every tap that the tile has, chunks of 64 contraction channels into a ring of
 // shared-memory stages: input rows gathered 16 bytes a copy (nothing for absent rows and granules),
-// weights by the bulk copy engine. The other two multiply (wgmma, float32 sums in registers), each
-// kHeight granules, and skip the granules that do not have the tap. Narrow inputs put several taps in
+// weights by the bulk copy engine. The others multiply (wgmma, float32 sums in registers), each one
+// granule, and skip the taps that it does not have. Narrow inputs put several taps in
 // one chunk. Blocks stay and take the next tile that nobody has, whose first stages are loaded while the
 // last one is written; every stage tells the multiplying warpgroups what it is.
 //
@@ -13,12 +12,9 @@
 #include "cuda/conv.cuh"
 #include "cuda/hopper.cuh"
 
-#include <type_traits>
-
 namespace perception {
 namespace {
 
-constexpr int kThreads = 384;
 constexpr int kChunk = 64;             // contraction channels a stage: 128 bytes a row
 constexpr int kBlock = kChunk * 128;   // bytes of 64 weight rows of 64 columns
 
@@ -38,10 +34,10 @@ struct Params {
 };
 
 // What a stage holds, for the warpgroups that multiply.
-struct Stage {
-  int32_t item;    // tile * splits + split; -1: no more
-  uint32_t active; // bit g: granule g of the tile has a tap of the chunk
-  uint32_t last;   // of its tile
+struct alignas(8) Stage {
+  uint32_t active;  // bit g: granule g of the tile has a tap of the chunk
+  uint32_t last;    // of its tile
+  int32_t item;     // tile * splits + split; -1: no more
 };
 
 // One register of each of four neighbouring lanes' four groups of columns, exchanged so that every lane
@@ -72,21 +68,25 @@ __device__ inline float2 unpack(uint32_t v, __nv_bfloat16) {
   return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(v));
 }
 
-template <int kWidth, int kHeight>
+template <int kWidth, int kGroups, int kPerSm>
 struct Shape {
-  static constexpr int kGranules = 2 * kHeight;
-  static constexpr int kRowBytes = kGranules * kGranule * 128;
+  static constexpr int kThreads = 128 + 128 * kGroups;
+  static constexpr int kRowBytes = kGroups * kGranule * 128;
   static constexpr int kBlocks = (kWidth + 63) / 64;
   static constexpr int kStage = kRowBytes + kBlocks * kBlock;
   static constexpr int shared(int stages) { return stages * (kStage + 16 + static_cast<int>(sizeof(Stage))) + 1024 + 16; }
+  // Registers: all a multiprocessor has, shared out evenly at the start, then by need.
+  static constexpr int kEven = 65536 / (kThreads * kPerSm) / 8 * 8;
+  static constexpr int kCopying = kPerSm == 1 ? 72 : 40;
+  static constexpr int kMultiplying = (kEven * (kGroups + 1) - kCopying) / kGroups / 8 * 8;
 };
 
-template <class T, int kWidth, int kHeight, int kStages, int kPerSm>
-__global__ void __launch_bounds__(kThreads, kPerSm)
+template <class T, int kWidth, int kGroups, int kStages, int kPerSm>
+__global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPerSm)
     conv_kernel(const __grid_constant__ CUtensorMap weights, const __grid_constant__ Params<T> p) {
 #if defined(PERCEPTION_HOPPER)
   using namespace hopper;
-  using S = Shape<kWidth, kHeight>;
+  using S = Shape<kWidth, kGroups, kPerSm>;
   extern __shared__ uint8_t memory[];
   uint8_t* const aligned = memory + ((1024 - shared_address(memory) % 1024) % 1024);
   const uint32_t ring = shared_address(aligned);
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
   if (threadIdx.x == 0) {
     for (int s = 0; s < kStages; ++s) {
       barrier_init(full + 8 * s, 128 + 1);  // every copying thread, and the bytes of the weights
-      barrier_init(empty + 8 * s, 8);       // every multiplying warp
+      barrier_init(empty + 8 * s, 4 * kGroups);  // every multiplying warp
     }
     barrier_init_fence();
   }
@@ -111,26 +111,28 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
   };
 
   if (threadIdx.x < 128) {
-    fewer_registers<kPerSm == 1 ? 72 : 40>();
+    fewer_registers<S::kCopying>();
     // A thread copies 16 bytes of each of kRows consecutive rows, all of one granule.
-    constexpr int kRows = S::kGranules * 4;
+    constexpr int kRows = kGroups * 4;
     const int column = threadIdx.x % 8, first_row = threadIdx.x / 8 * kRows, mine = first_row / kGranule;
     const int slot = p.taps_per_chunk > 1 ? column * 8 / p.cin : 0;  // which tap of the chunk
     const int piece = p.taps_per_chunk > 1 ? column % (p.cin / 8) : column;  // 16 bytes of the input row
-    const uint32_t pieces = p.cin / 8;
+    const uint32_t pitch = p.cin * 2;
+    uint32_t place[8];  // swizzled
+#pragma unroll
+    for (int i = 0; i < 8; ++i) place[i] = ring + (first_row + i) * 128 + ((column ^ i) << 4);
     const bool mirrored = __ldg(p.taps) != 0;
     const int items = p.tiles * p.splits;
     int item = blockIdx.x;
     while (item < items) {
-      if (threadIdx.x == 0) *shared_item = gridDim.x + atomicAdd(p.next_item, 1);
-      const int granule = item / p.splits * S::kGranules, split = item % p.splits;
-      uint32_t has[S::kGranules], left = 0;
+      const int granule = item / p.splits * kGroups, split = item % p.splits;
+      uint32_t has[kGroups], left = 0;
       int word = -1, last_word = 0;
       const auto enter = [&](int w) {
         word = w;
         left = 0;
 #pragma unroll
-        for (int g = 0; g < S::kGranules; ++g) {
+        for (int g = 0; g < kGroups; ++g) {
           has[g] = granule + g < p.granules ? __ldg(p.taps + int64_t{1 + granule + g} * p.words + word) : 0;
           left |= has[g];
         }
@@ -154,7 +156,7 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
         const int tap = __ffs(tap_bits) - 1;
         uint32_t mask = has[0];
 #pragma unroll
-        for (int g = 1; g < S::kGranules; ++g) mask = mine == g ? has[g] : mask;
+        for (int g = 1; g < kGroups; ++g) mask = mine == g ? has[g] : mask;
         if (tap >= 0 && (mask >> tap & 1)) {
           const int4* from = reinterpret_cast<const int4*>(
               p.rows + (int64_t{granule + mine} * p.num_taps + word * 32 + tap) * kGranule + first_row % kGranule);
@@ -178,10 +180,13 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
         const int chunk_word = word;
         uint32_t active = 0;
 #pragma unroll
-        for (int g = 0; g < S::kGranules; ++g) active |= (has[g] & chunk) ? 1u << g : 0u;
-        uint32_t source[kRows];
+        for (int g = 0; g < kGroups; ++g) active |= (has[g] & chunk) ? 1u << g : 0u;
+        uint32_t source[kRows], absent = 0;  // bytes from x on
 #pragma unroll
-        for (int i = 0; i < kRows; ++i) source[i] = rows[i] < 0 ? ~0u : rows[i] * pieces + piece;
+        for (int i = 0; i < kRows; ++i) {
+          source[i] = rows[i] * pitch + piece * 16;
+          absent |= rows[i] < 0 ? 1u << i : 0u;
+        }
         more = left != 0 || word < last_word;
         if (more) take();  // its loads are under way while this chunk is copied
         const int parts = chunk ? p.chunks_per_tap : 1;
@@ -189,7 +194,7 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
           barrier_wait(empty + 8 * stage, phase ^ 1);
           const uint32_t a = ring + stage * S::kStage, b = a + S::kRowBytes;
           if (threadIdx.x == 0) {
-            about[stage] = {item, active, !more && part == parts - 1};
+            about[stage] = {active, !more && part == parts - 1, item};
             barrier_arrive_expect(full + 8 * stage, chunk ? S::kBlocks * p.taps_per_chunk * p.box_rows * 128 : 0);
             uint32_t rest = chunk;
             for (int t = 0; chunk && t < p.taps_per_chunk; ++t) {
@@ -206,18 +211,17 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
           }
           if (active >> mine & 1) {
             const uint8_t* from = reinterpret_cast<const uint8_t*>(p.x) + part * (kChunk * 2);
-            const bool inside = piece + part * 8 < static_cast<int>(pieces);
-            const uint32_t to = a + first_row * 128;
+            const uint32_t missing = piece + part * 8 < p.cin / 8 ? absent : ~0u;
 #pragma unroll
-            for (int i = 0; i < kRows; ++i) {
-              const bool there = inside && source[i] != ~0u;
-              copy16(to + i * 128 + ((column ^ (i & 7)) << 4), from + uint64_t{there ? source[i] : 0u} * 16, there);
-            }
+            for (int i = 0; i < kRows; ++i)
+              copy16(place[i % 8] + stage * S::kStage + i / 8 * 1024, from + source[i], missing & (1u << i));
           }
           copies_arrive(full + 8 * stage);
           advance();
         }
       }
+      // Asked for as late as this, the next tile goes to a block that is free.
+      if (threadIdx.x == 0) *shared_item = gridDim.x + atomicAdd(p.next_item, 1);
       asm volatile("bar.sync 1, 128;" ::: "memory");
       item = *shared_item;
       asm volatile("bar.sync 1, 128;" ::: "memory");
@@ -229,81 +233,64 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
     }
     barrier_arrive(full + 8 * stage);
   } else {
-    more_registers<kPerSm == 1 ? 216 : 96>();
-    const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    float sum[kHeight][kWidth / 2];
-    bool first = true;
+    more_registers<S::kMultiplying>();
+    const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128 - 1, 0), lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const uint32_t group_rows = ring + group * kGranule * 128;
+    float sum[kWidth / 2];
+    const auto start = [&](int item) {
+      const int first_column = item % p.splits * kWidth;
+#pragma unroll
+      for (int j = 0; j < kWidth / 8; ++j) {
+        const int c = first_column + j * 8 + lane % 4 * 2;
+        float2 bias = {0.f, 0.f};
+        if (p.bias && c < p.cout) bias = unpack(__ldg(reinterpret_cast<const uint32_t*>(p.bias + c)), T{});
+        sum[4 * j] = sum[4 * j + 2] = bias.x;
+        sum[4 * j + 1] = sum[4 * j + 3] = bias.y;
+      }
+    };
+    // A tile a turn. The warpgroups run on their own: while one looks at its next stage, the others
+    // keep the tensor cores busy.
     while (true) {
       barrier_wait(full + 8 * stage, phase);
-      const Stage now = about[stage];
-      const int item = __shfl_sync(0xffffffffu, now.item, 0);
+      const int item = about[stage].item;
       if (item < 0) break;
-      const int first_column = item % p.splits * kWidth;
-      if (first) {
+      start(item);
+      while (true) {
+        const uint2 now = *reinterpret_cast<const uint2*>(&about[stage].active);
+        // The shuffles tell the compiler that the warp goes one way.
+        if (__shfl_sync(0xffffffffu, now.x >> group & 1, 0)) {
+          fence_async();
+          const uint64_t a_operand = operand(group_rows + stage * S::kStage, 16, 1024);
+          const uint64_t b_operand = operand(ring + stage * S::kStage + S::kRowBytes, kBlock, 1024);
+          pin(sum);
+          wgmma_fence();
 #pragma unroll
-        for (int j = 0; j < kWidth / 8; ++j) {
-          const int c = first_column + j * 8 + lane % 4 * 2;
-          float2 bias = {0.f, 0.f};
-          if (p.bias && c < p.cout) bias = unpack(__ldg(reinterpret_cast<const uint32_t*>(p.bias + c)), T{});
-#pragma unroll
-          for (int h = 0; h < kHeight; ++h) {
-            sum[h][4 * j] = sum[h][4 * j + 2] = bias.x;
-            sum[h][4 * j + 1] = sum[h][4 * j + 3] = bias.y;
-          }
+          for (int k = 0; k < kChunk / 16; ++k) Wgmma<T, kWidth, 0>::run(sum, a_operand + 2 * k, b_operand + 128 * k);
+          wgmma_commit();
+          wgmma_wait<0>();
+          pin(sum);
         }
+        if (lane == 0) barrier_arrive(empty + 8 * stage);
+        advance();
+        if (__shfl_sync(0xffffffffu, now.y, 0)) break;
+        barrier_wait(full + 8 * stage, phase);
       }
-      fence_async();
-      const uint32_t a = ring + stage * S::kStage + group * kHeight * kGranule * 128;
-      const uint64_t b_operand = operand(ring + stage * S::kStage + S::kRowBytes, kBlock, 1024);
-      // The shuffle tells the compiler that the warp goes one way.
-      const uint32_t active = __shfl_sync(0xffffffffu, now.active >> (group * kHeight), 0) & ((1u << kHeight) - 1);
-      const auto multiply = [&](auto from, auto to) {
-#pragma unroll
-        for (int h = decltype(from)::value; h < decltype(to)::value; ++h) pin(sum[h]);
-        wgmma_fence();
-#pragma unroll
-        for (int k = 0; k < kChunk / 16; ++k)
-#pragma unroll
-          for (int h = decltype(from)::value; h < decltype(to)::value; ++h)
-            Wgmma<T, kWidth, 0>::run(sum[h], operand(a + h * kGranule * 128, 16, 1024) + 2 * k, b_operand + 128 * k);
-        wgmma_commit();
-        wgmma_wait<0>();
-#pragma unroll
-        for (int h = decltype(from)::value; h < decltype(to)::value; ++h) pin(sum[h]);
-      };
-      using std::integral_constant;
-      if constexpr (kHeight == 1) {
-        if (active) multiply(integral_constant<int, 0>(), integral_constant<int, 1>());
-      } else {
-        if (active == 3)
-          multiply(integral_constant<int, 0>(), integral_constant<int, 2>());
-        else if (active == 1)
-          multiply(integral_constant<int, 0>(), integral_constant<int, 1>());
-        else if (active == 2)
-          multiply(integral_constant<int, 1>(), integral_constant<int, 2>());
-      }
-      if (lane == 0) barrier_arrive(empty + 8 * stage);
-      advance();
-      first = __shfl_sync(0xffffffffu, now.last, 0) != 0;
-      if (!first) continue;
+      const int first_column = item % p.splits * kWidth;
       // Lane l of warp w holds rows 16 w + l / 4 and 8 below, columns 8 j + 2 (l % 4) and the next.
+      const int granule = item / p.splits * kGroups + group;
+      if (granule >= p.granules) continue;
 #pragma unroll
-      for (int h = 0; h < kHeight; ++h) {
-        const int granule = item / p.splits * S::kGranules + group * kHeight + h;
-        if (granule >= p.granules) continue;
+      for (int half = 0; half < 2; ++half) {
+        const int32_t row = __ldg(p.order + int64_t{granule} * kGranule + warp * 16 + half * 8 + lane / 4);
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int32_t row = __ldg(p.order + int64_t{granule} * kGranule + warp * 16 + half * 8 + lane / 4);
+        for (int j = 0; j < kWidth / 8; j += 4) {
+          uint32_t v[4];
 #pragma unroll
-          for (int j = 0; j < kWidth / 8; j += 4) {
-            uint32_t v[4];
-#pragma unroll
-            for (int q = 0; q < 4; ++q) v[q] = pack(sum[h][4 * (j + q) + 2 * half], sum[h][4 * (j + q) + 2 * half + 1], T{});
-            transpose4(v, lane);
-            const int c = first_column + (j + lane % 4) * 8;
-            if (row >= 0 && c < p.cout && (j + lane % 4) * 8 < kWidth)
-              *reinterpret_cast<uint4*>(p.out + int64_t{row} * p.cout + c) = make_uint4(v[0], v[1], v[2], v[3]);
-          }
+          for (int q = 0; q < 4; ++q) v[q] = pack(sum[4 * (j + q) + 2 * half], sum[4 * (j + q) + 2 * half + 1], T{});
+          transpose4(v, lane);
+          const int c = first_column + (j + lane % 4) * 8;
+          if (row >= 0 && c < p.cout && (j + lane % 4) * 8 < kWidth)
+            *reinterpret_cast<uint4*>(p.out + int64_t{row} * p.cout + c) = make_uint4(v[0], v[1], v[2], v[3]);
         }
       }
     }
@@ -311,9 +298,9 @@ __global__ void __launch_bounds__(kThreads, kPerSm)
 #endif
 }
 
-template <class T, int kWidth, int kHeight, int kStages, int kPerSm>
+template <class T, int kWidth, int kGroups, int kStages, int kPerSm>
 void launch(const ConvArgs& args, int multiprocessors) {
-  using S = Shape<kWidth, kHeight>;
+  using S = Shape<kWidth, kGroups, kPerSm>;
   Params<T> p;
   p.x = static_cast<const T*>(args.x);
   p.bias = static_cast<const T*>(args.bias);
@@ -326,7 +313,7 @@ void launch(const ConvArgs& args, int multiprocessors) {
   p.num_taps = args.num_taps;
   p.words = args.words;
   p.granules = static_cast<int>(args.granules);
-  p.tiles = static_cast<int>(ceil_div(args.granules, S::kGranules));
+  p.tiles = static_cast<int>(ceil_div(args.granules, kGroups));
   p.splits = static_cast<int>(ceil_div(args.cout, kWidth));
   p.taps_per_chunk = args.cin <= kChunk / 2 && kChunk % args.cin == 0 ? kChunk / args.cin : 1;
   p.chunks_per_tap = static_cast<int>(ceil_div(args.cin, kChunk));
@@ -339,27 +326,27 @@ void launch(const ConvArgs& args, int multiprocessors) {
   p.next_item = static_cast<int*>(next_item.data_ptr());
   STD_CUDA_CHECK(cudaMemsetAsync(p.next_item, 0, sizeof(int), args.stream));
   constexpr int shared = S::shared(kStages);
-  const auto kernel = conv_kernel<T, kWidth, kHeight, kStages, kPerSm>;
+  const auto kernel = conv_kernel<T, kWidth, kGroups, kStages, kPerSm>;
   STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   const int items = p.tiles * p.splits, blocks = multiprocessors * kPerSm;
-  kernel<<<items < blocks ? items : blocks, kThreads, shared, args.stream>>>(weights, p);
+  kernel<<<items < blocks ? items : blocks, S::kThreads, shared, args.stream>>>(weights, p);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 template <class T>
 void choose(const ConvArgs& args, int multiprocessors) {
   // Tall tiles read the weights half as often; short ones leave no multiprocessor idle.
-  const auto blocks = [&](int height, int width) {
-    return ceil_div(args.granules, 2 * height) * ceil_div(args.cout, width);
+  const auto blocks = [&](int groups, int width) {
+    return ceil_div(args.granules, groups) * ceil_div(args.cout, width);
   };
-  if (args.cout <= 32) return launch<T, 32, 1, 4, 2>(args, multiprocessors);
-  if (args.cout <= 64) return launch<T, 64, 1, 4, 2>(args, multiprocessors);
-  const bool tall = blocks(2, 128) >= 2 * multiprocessors;
+  if (args.cout <= 32) return launch<T, 32, 2, 4, 2>(args, multiprocessors);
+  if (args.cout <= 64) return launch<T, 64, 2, 4, 2>(args, multiprocessors);
+  const bool tall = blocks(4, 128) >= 2 * multiprocessors;
   if (args.cout % 96 == 0 && args.cout % 128 != 0)
-    return tall ? launch<T, 96, 2, 4, 1>(args, multiprocessors) : launch<T, 96, 1, 6, 1>(args, multiprocessors);
-  if (tall) return launch<T, 128, 2, 4, 1>(args, multiprocessors);
-  if (blocks(1, 128) >= multiprocessors) return launch<T, 128, 1, 6, 1>(args, multiprocessors);
-  return launch<T, 64, 1, 4, 2>(args, multiprocessors);
+    return tall ? launch<T, 96, 4, 4, 1>(args, multiprocessors) : launch<T, 96, 2, 6, 1>(args, multiprocessors);
+  if (tall) return launch<T, 128, 4, 4, 1>(args, multiprocessors);
+  if (blocks(2, 128) >= multiprocessors) return launch<T, 128, 2, 6, 1>(args, multiprocessors);
+  return launch<T, 64, 2, 4, 2>(args, multiprocessors);
 }
 
 }  // namespace
@@ -368,6 +355,7 @@ bool conv_wgmma(const ConvArgs& args) {
   if (args.dtype != ScalarType::BFloat16 && args.dtype != ScalarType::Half) return false;
   if (args.groups != 1 || args.cin % 8 != 0 || args.cout % 8 != 0 || args.num_out == 0) return false;
   if (args.granules * args.num_taps >= (int64_t{1} << 31) / kGranule) return false;
+  if (args.num_in * args.cin >= int64_t{1} << 31) return false;  // rows are reached by 32-bit byte offsets
   for (const void* pointer : {args.x, args.weight, args.bias, static_cast<const void*>(args.out)})
     if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;
   if (!hopper::available()) return false;

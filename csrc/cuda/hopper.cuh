@@ -51,9 +51,16 @@ __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
       : "memory");
 }
 
-// 16 bytes to shared memory, zeros where `valid` is false.
-__device__ inline void copy16(uint32_t to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
+// 16 bytes to shared memory; zeros, and `from` is not read, where `absent` is not 0.
+__device__ inline void copy16(uint32_t to, const void* from, uint32_t absent) {
+  asm volatile(
+      "{\n"
+      ".reg .pred absent;\n"
+      "setp.ne.u32 absent, %2, 0;\n"
+      "cp.async.cg.shared.global [%0], [%1], 16, absent;\n"
+      "}" ::"r"(to),
+      "l"(from), "r"(absent)
+      : "memory");
 }
 // The barrier counts one arrival of this thread when all of its copies so far have landed.
 __device__ inline void copies_arrive(uint32_t barrier) {

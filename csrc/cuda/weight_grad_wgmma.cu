@@ -129,12 +129,12 @@ __global__ void __launch_bounds__(128 + 128 * kGroups, kPerSm) weight_grad_kerne
     take();
     while (walk.valid()) {
       const T *from_x[4], *from_grad[4];
-      bool there[4];
+      uint32_t absent[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        there[i] = in[i] >= 0;
-        from_x[i] = there[i] ? x + int64_t{in[i]} * p.cin : p.x;
-        from_grad[i] = there[i] ? grad + int64_t{out[i]} * p.cout : p.grad;
+        absent[i] = in[i] < 0;
+        from_x[i] = x + int64_t{in[i]} * p.cin;  // not read where it is absent
+        from_grad[i] = grad + int64_t{out[i]} * p.cout;
       }
       walk.next();
       take();  // its loads are under way while this stage is copied
@@ -144,10 +144,10 @@ __global__ void __launch_bounds__(128 + 128 * kGroups, kPerSm) weight_grad_kerne
       for (int i = 0; i < 4; ++i) {
 #pragma unroll
         for (int block = 0; block < S::kRowBlocks; ++block)
-          if (row_inside[block]) copy16(a + place[i] + block * kBlock, from_x[i] + block * 64, there[i]);
+          if (row_inside[block]) copy16(a + place[i] + block * kBlock, from_x[i] + block * 64, absent[i]);
 #pragma unroll
         for (int block = 0; block < S::kColumnBlocks; ++block)
-          if (column_inside[block]) copy16(b + place[i] + block * kBlock, from_grad[i] + block * 64, there[i]);
+          if (column_inside[block]) copy16(b + place[i] + block * kBlock, from_grad[i] + block * 64, absent[i]);
       }
       copies_arrive(full + 8 * stage);
       advance();
