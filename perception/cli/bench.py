@@ -27,6 +27,7 @@ QUICK_VOXEL = (0.1,) * 3
 NETWORKS = ("minkunet", "unet", "second", "centerpoint")
 TOPICS = ("voxelize", "maps", "layers", *NETWORKS, "cold")
 CPU_TOPICS = ("voxelize", "maps", "layers", "minkunet")
+LIBRARIES = ("spconv", "spconv-triton")
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
@@ -86,8 +87,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--against",
         nargs="*",
+        choices=LIBRARIES,
         metavar="LIBRARY",
-        help="compare with these of spconv and spconv-triton, or with none (default: all that are "
+        help=f"compare with these of {' and '.join(LIBRARIES)}, or with none (default: all that are "
         "installed and run on the device)",
     )
     result.add_argument(
@@ -135,6 +137,9 @@ def run(argv: list[str]) -> int:
         with target.switches():
             about, load = report.machine(target, libraries), {"start": _load()}
             print(report.render_machine(about, load["start"][0] if load["start"] else None))
+            for library in peers.LIBRARIES:
+                if library.name in (args.against or ()) and library not in libraries:
+                    print(f"note      no {library.name}: {library.obstacle(target)}")
             limits = measure_limits(quick=args.quick, target=target)
 
             def save() -> None:

@@ -33,7 +33,7 @@ from perception.tools.bench import (
 from perception.tools.bench.limits import Limits
 from perception.tools.bench.row import OURS, Row
 from perception.tools.bench.sides import Shape
-from perception.tools.bench.target import FLOAT32, Target
+from perception.tools.bench.target import FLOAT32, PRECISIONS, Target
 from perception.tools.bench.timing import Effort, Timing, interleave, peak_memory
 
 ONCE = Effort(0.0, 1, 1)
@@ -173,6 +173,7 @@ def test_only_the_layers_that_are_named(scan_file: Path, capsys: pytest.CaptureF
         ["--voxel", "-1"],
         ["--voxel", "0.1,0.2"],
         ["--only", "everything"],
+        ["--against", "nothing"],
         ["--dtype", "float16"],
     ],
 )
@@ -315,7 +316,8 @@ def test_first_call_runs_in_its_own_process(scan_file: Path) -> None:
 
 def test_a_failing_reference_is_noted(scan_file: Path) -> None:
     absent = peers.Library("absent", "no_such_package", ("cpu",))
-    assert not absent.runs(FLOAT32)
+    assert "no_such_package" in (absent.obstacle(FLOAT32) or "")
+    assert "not run on cpu" in (peers.LIBRARIES[1].obstacle(FLOAT32) or "")
     sites = _workload(scan_file).tensor().sites
     forward, both = conv.measure(Shape("subm", 4, 4), sites, ONCE, libraries=[absent])
     assert forward.timings.keys() == both.timings.keys() == {OURS}
@@ -376,6 +378,12 @@ def test_bursts_see_the_slower_of_host_and_gpu(monkeypatch: pytest.MonkeyPatch) 
     added = found["gpu"].minus(found["host"])
     assert added.host == 0.0
     assert added.busy is None
+
+
+def test_options_name_what_there_is() -> None:
+    assert tuple(library.name for library in peers.LIBRARIES) == bench.LIBRARIES
+    assert tuple(network.NETWORKS) == bench.NETWORKS
+    assert tuple(PRECISIONS) == bench.PRECISIONS
 
 
 def test_precisions() -> None:

@@ -69,25 +69,29 @@ class Library:
         return self.part("pytorch")
 
     @property
-    def version(self) -> str | None:
-        """The installed version, or None where it cannot be imported."""
-        try:
-            _ = self.layers
-            return str(import_module(self.package).__version__)
-        except Exception:  # a broken CUDA or compiler setup raises anything at all
-            return None
+    def version(self) -> str:
+        """The installed version."""
+        return str(import_module(self.package).__version__)
 
     def algorithm(self, device: torch.device) -> Any:
         algorithms = self.part("core").ConvAlgo
         return algorithms.Native if device.type == "cpu" else algorithms.MaskImplicitGemm
 
+    def obstacle(self, target: Target) -> str | None:
+        """Why it does not run on the target's device and in its precision; None where it does."""
+        if target.device.type not in self.devices:
+            return f"it does not run on {target.device.type}"
+        if target.precision == "bfloat16":
+            return "it has no products in bfloat16"
+        try:
+            _ = self.layers
+        except Exception as error:  # a broken CUDA or compiler setup raises anything at all
+            return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return None
+
     def runs(self, target: Target) -> bool:
         """Whether it is here, on the target's device and in its precision."""
-        return (
-            target.device.type in self.devices
-            and target.precision != "bfloat16"  # neither has products in it
-            and self.version is not None
-        )
+        return self.obstacle(target) is None
 
     def allow_tf32(self, allow: bool) -> None:
         """Its own switch, which is not torch's."""
