@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_cuda")]
 def layers() -> dict[str, torch.nn.Module]:
     return {
         "conv": nn.Conv(16, 24, 3),
-        "bias": nn.Conv(16, 24, 3, bias=False),
+        "no bias": nn.Conv(16, 24, 3, bias=False),
         "strided": nn.Conv(16, 24, 2, stride=2),
         "groups": nn.Conv(16, 32, 3, groups=4),
         "depthwise": nn.Conv(16, 16, 3, groups=16),
