@@ -4,8 +4,8 @@
 // A block takes one or two granules of output slots and up to 128 output channels. It lists the taps that
 // its granules have and walks them in steps of 64 bytes of input channels (several taps a step when they
 // have few channels): input rows are gathered and weights copied to shared memory by asynchronous copies,
-// three steps ahead, and the row numbers six steps ahead. A warp takes 16 or 32 slots and leaves out what
-// none of them has. Sums stay in registers in float32; taps are added in order.
+// three steps ahead, and the row numbers six steps ahead. A warp takes 32 slots and leaves out what none of
+// them has. Sums stay in registers in float32; taps are added in order.
 //
 // Limits: 2 * pairs * Cin * Cout operations, and the gathered rows out of the L2 cache:
 // pairs * Cin * ceil(Cout / 128) elements.
@@ -47,11 +47,12 @@ struct ConvTile {
   static constexpr bool kWide = kWide_;
   static constexpr int kElement = sizeof(T);
   static constexpr int kDepth = kRowBytes / kElement;  // channels of a step: two of the tensor cores' steps
-  static constexpr int kWarps = kRows / 16;
+  static constexpr int kWarps = kRows / (kColumns > 32 ? 16 : 32);
   static constexpr int kThreads = kWarps * 32;
-  // Blocks on a multiprocessor: leaves a thread 128 registers, or 168 for three terms beside each other.
-  static constexpr int kResident = Math::kTerms == 3 && kThreads == 128 ? 3 : 512 / kThreads;
-  static constexpr int kWarpsAcross = kColumns >= 32 ? 2 : 1;
+  // Blocks on a multiprocessor: leaves a thread 128 registers, more where three terms need them.
+  static constexpr int kResident =
+      (Math::kTerms == 3 && kRows == kGranule ? (kColumns == 96 ? 256 : 384) : 512) / kThreads;
+  static constexpr int kWarpsAcross = kColumns > 32 ? 2 : 1;
   static constexpr int kWarpRows = kRows / (kWarps / kWarpsAcross);
   static constexpr int kWarpColumns = kColumns / kWarpsAcross;
   static constexpr int kTall = kWarpRows / 16, kAcross = kWarpColumns / 16;
@@ -93,100 +94,173 @@ struct Walk {
   }
 };
 
+// What both ways of loading need to know of the block's tile.
 template <class Tile>
-struct ConvLoader {
-  using T = typename Tile::T;
-  const ConvParams& p;
+struct TileSource {
   const char* x;        // the group's first channel
   const char* weight;   // the tile's first column
   const int32_t* rows;  // of the tile's first granule
   int columns;          // that there are from the tile's first on
-  bool mirrored;
+  int mirror;           // tap k multiplies weight[k], or weight[mirror - k] where this is not negative
   const uint32_t* list;
-  int listed;
   char* stages;
   int32_t* ring;
 
-  // The row numbers of a set of taps.
-  __device__ __forceinline__ void fetch_rows(int set) const {
-    int32_t* to = ring + (set & (kRing - 1)) * p.pack * Tile::kRows;
+  __device__ __forceinline__ int weight_of(uint32_t entry) const {
+    const int tap = entry & kTapMask;
+    return mirror < 0 ? tap : mirror - tap;
+  }
+  // Four row numbers of a tap, or four times none.
+  __device__ __forceinline__ void fetch_four(int32_t* to, uint32_t entry, int slot, int num_taps) const {
+    const int granule = slot / kGranule;
+    const int64_t block = static_cast<int64_t>(granule * num_taps) + (entry & kTapMask);
+    if (entry >> (30 + granule) & 1)
+      copy_async<16>(to, rows + block * kGranule + slot % kGranule, true);
+    else
+      *reinterpret_cast<int4*>(to) = make_int4(-1, -1, -1, -1);
+  }
+};
+
+// Rows made of 16 bytes and taps of more than half a step: one tap a step.
+template <class Tile>
+struct WideLoader : TileSource<Tile> {
+  static constexpr int kAcross = kRowBytes / 16;              // threads that copy a row of x
+  static constexpr int kApart = Tile::kThreads / kAcross;     // rows from one copy of a thread to its next
+  static constexpr int kLanes = Tile::kThreads / Tile::kDepth;  // threads that copy a row of the weight
+  static constexpr int kVectors = Tile::kColumns * Tile::kElement / 16;
+
+  __device__ __forceinline__ WideLoader(const TileSource<Tile>& source, const ConvParams& p)
+      : TileSource<Tile>(source), group_in(p.group_in), num_taps(p.num_taps), x_row(p.cin * Tile::kElement),
+        weight_row(p.cout * Tile::kElement) {
+    const int row = threadIdx.x / kAcross, vector = threadIdx.x % kAcross;
+    left_to = row * kRowBytes + ((vector ^ (row >> 1 & 3)) << 4);
+    right_to = Tile::kLeft + threadIdx.x / kLanes * Tile::kStride + threadIdx.x % kLanes * 16;
+    this->x += vector * 16;
+    this->weight += threadIdx.x % kLanes * 16;
+    index = this->ring + row;
+  }
+
+  __device__ __forceinline__ void fetch_rows(int set, int) const {
+    const int slot = threadIdx.x * 4;
+    if (slot < Tile::kRows)
+      this->fetch_four(this->ring + (set & (kRing - 1)) * Tile::kRows + slot, this->list[set], slot, num_taps);
+  }
+
+  __device__ __forceinline__ void load(const Walk& walk, int, int stage) const {
+    char* to = this->stages + stage * Tile::kStage;
+    {
+      const bool there = walk.chunk * Tile::kDepth + threadIdx.x % kAcross * (16 / Tile::kElement) < group_in;
+      const char* from = this->x + walk.chunk * kRowBytes;
+      const int32_t* source = index + (walk.set & (kRing - 1)) * Tile::kRows;
+#pragma unroll
+      for (int i = 0; i < Tile::kRows / kApart; ++i) {
+        const int row = source[i * kApart];
+        copy_async<16>(to + left_to + i * (kApart * kRowBytes), from + static_cast<int64_t>(row) * x_row,
+                       there && row >= 0);
+      }
+    }
+    const int c = walk.chunk * Tile::kDepth + threadIdx.x / kLanes;
+    const char* from =
+        this->weight + static_cast<int64_t>(this->weight_of(this->list[walk.set]) * group_in + c) * weight_row;
+#pragma unroll
+    for (int i = 0; i < (kVectors + kLanes - 1) / kLanes; ++i) {
+      const int vector = threadIdx.x % kLanes + i * kLanes;
+      if (kVectors % kLanes == 0 || vector < kVectors)
+        copy_async<16>(to + right_to + i * kLanes * 16, from + i * kLanes * 16,
+                       c < group_in && vector * (16 / Tile::kElement) < this->columns);
+    }
+  }
+
+  // Which halves of the step have something for the warp, given its lane's row numbers.
+  __device__ __forceinline__ int active(const Walk& walk, int slot) const {
+    if (!__any_sync(~0u, this->ring[(walk.set & (kRing - 1)) * Tile::kRows + slot] >= 0)) return 0;
+    return walk.chunk * Tile::kDepth + Tile::kDepth / 2 < group_in ? 3 : 1;
+  }
+
+  int group_in, num_taps, x_row, weight_row;
+  int left_to, right_to;
+  const int32_t* index;
+};
+
+// Rows of any length, by copies as wide as they allow, and several taps a step where they have few channels.
+template <class Tile>
+struct NarrowLoader : TileSource<Tile> {
+  const ConvParams& p;
+
+  __device__ __forceinline__ NarrowLoader(const TileSource<Tile>& source, const ConvParams& params)
+      : TileSource<Tile>(source), p(params) {}
+
+  __device__ __forceinline__ void fetch_rows(int set, int listed) const {
+    int32_t* to = this->ring + (set & (kRing - 1)) * p.pack * Tile::kRows;
     for (int e = threadIdx.x * 4; e < p.pack * Tile::kRows; e += Tile::kThreads * 4) {
-      const int at = set * p.pack + e / Tile::kRows, slot = e % Tile::kRows;
-      const uint32_t entry = at < listed ? list[at] : 0;
-      const int granule = slot / kGranule;
-      const int64_t tap = entry & kTapMask;
-      if (entry >> (30 + granule) & 1)
-        copy_async<16>(to + e, rows + (granule * static_cast<int64_t>(p.num_taps) + tap) * kGranule + slot % kGranule,
-                       true);
-      else
-        *reinterpret_cast<int4*>(to + e) = make_int4(-1, -1, -1, -1);
+      const int at = set * p.pack + e / Tile::kRows;
+      this->fetch_four(to + e, at < listed ? this->list[at] : 0, e % Tile::kRows, p.num_taps);
     }
   }
 
   template <int kBytes>
   __device__ __forceinline__ void gather(const Walk& walk, char* to) const {
     constexpr int kAcross = kRowBytes / kBytes;
-    constexpr int kCount = Tile::kRows * kAcross / Tile::kThreads;
-    static_assert(Tile::kThreads % kAcross == 0, "a thread copies the same channels of several rows");
+    constexpr int kApart = Tile::kThreads / kAcross;
     const int byte = threadIdx.x % kAcross * kBytes;
     const int column = byte / Tile::kElement;
     const int c = walk.chunk * Tile::kDepth + (column & ((1 << p.shift) - 1));
-    const int32_t* index = ring + ((walk.set & (kRing - 1)) * p.pack + (column >> p.shift)) * Tile::kRows;
-    const char* from = x + c * Tile::kElement;
-#pragma unroll(kCount < 4 ? kCount : 4)
-    for (int i = 0; i < kCount; ++i) {
-      const int row = threadIdx.x / kAcross + i * (Tile::kThreads / kAcross);
-      const int source = index[row];
-      const bool valid = source >= 0 && c < p.group_in;
-      copy_async<kBytes>(to + row * kRowBytes + (((byte >> 4) ^ (row >> 1 & 3)) << 4) + (byte & 15),
-                         from + (valid ? source : 0) * (static_cast<int64_t>(p.cin) * Tile::kElement), valid);
+    const int32_t* source = this->ring + ((walk.set & (kRing - 1)) * p.pack + (column >> p.shift)) * Tile::kRows;
+    const char* from = this->x + c * Tile::kElement;
+#pragma unroll 4
+    for (int i = 0; i < Tile::kRows / kApart; ++i) {
+      const int at = threadIdx.x / kAcross + i * kApart;
+      const int row = source[at];
+      copy_async<kBytes>(to + at * kRowBytes + (((byte >> 4) ^ (at >> 1 & 3)) << 4) + (byte & 15),
+                         from + static_cast<int64_t>(row) * (p.cin * Tile::kElement), row >= 0 && c < p.group_in);
     }
   }
 
   template <int kBytes>
-  __device__ __forceinline__ void load_weight(const Walk& walk, char* to) const {
-    constexpr int kAcross = Tile::kColumns * Tile::kElement / kBytes;
-    constexpr int kLanes = Tile::kThreads / Tile::kDepth;  // that copy a row
-    constexpr int kCount = (kAcross + kLanes - 1) / kLanes;
+  __device__ __forceinline__ void load_weight(const Walk& walk, int listed, char* to) const {
+    constexpr int kVectors = Tile::kColumns * Tile::kElement / kBytes;
+    constexpr int kLanes = Tile::kThreads / Tile::kDepth;
     const int k = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
     const int at = walk.set * p.pack + (k >> p.shift);
     const int c = walk.chunk * Tile::kDepth + (k & ((1 << p.shift) - 1));
     const bool there = at < listed && c < p.group_in;
-    int64_t tap = there ? list[at] & kTapMask : 0;
-    if (mirrored) tap = p.num_taps - 1 - tap;
-    const char* from = weight + (there ? (tap * p.group_in + c) * p.cout * Tile::kElement : 0);
-    to += k * Tile::kStride;
-#pragma unroll(kCount < 4 ? kCount : 4)
-    for (int i = 0; i < kCount; ++i) {
-      const int byte = (lane + i * kLanes) * kBytes;
-      if (kAcross % kLanes != 0 && byte >= kAcross * kBytes) break;
-      const bool valid = there && byte / Tile::kElement < columns;
-      copy_async<kBytes>(to + byte, from + (valid ? byte : 0), valid);
+    const int row = there ? this->weight_of(this->list[at]) * p.group_in + c : 0;
+    const char* from = this->weight + static_cast<int64_t>(row) * (p.cout * Tile::kElement);
+#pragma unroll 4
+    for (int vector = lane; vector < kVectors; vector += kLanes)
+      copy_async<kBytes>(to + k * Tile::kStride + vector * kBytes, from + vector * kBytes,
+                         there && vector * kBytes / Tile::kElement < this->columns);
+  }
+
+  __device__ __forceinline__ void load(const Walk& walk, int listed, int stage) const {
+    char* left = this->stages + stage * Tile::kStage;
+    switch (p.x_width) {
+      case 16: gather<16>(walk, left); break;
+      case 8: gather<8>(walk, left); break;
+      case 4: gather<4>(walk, left); break;
+      default:
+        if constexpr (Tile::kElement == 2) gather<2>(walk, left);
+    }
+    char* right = left + Tile::kLeft;
+    switch (p.weight_width) {
+      case 16: load_weight<16>(walk, listed, right); break;
+      case 8: load_weight<8>(walk, listed, right); break;
+      case 4: load_weight<4>(walk, listed, right); break;
+      default:
+        if constexpr (Tile::kElement == 2) load_weight<2>(walk, listed, right);
     }
   }
 
-  __device__ __forceinline__ void load(const Walk& walk, int stage) const {
-    char* left = stages + stage * Tile::kStage;
-    char* right = left + Tile::kLeft;
-    if constexpr (Tile::kWide) {
-      gather<16>(walk, left);
-      load_weight<16>(walk, right);
-    } else {
-      switch (p.x_width) {
-        case 16: gather<16>(walk, left); break;
-        case 8: gather<8>(walk, left); break;
-        case 4: gather<4>(walk, left); break;
-        default:
-          if constexpr (Tile::kElement == 2) gather<2>(walk, left);
-      }
-      switch (p.weight_width) {
-        case 16: load_weight<16>(walk, right); break;
-        case 8: load_weight<8>(walk, right); break;
-        case 4: load_weight<4>(walk, right); break;
-        default:
-          if constexpr (Tile::kElement == 2) load_weight<2>(walk, right);
-      }
+  __device__ __forceinline__ int active(const Walk& walk, int slot) const {
+    const int32_t* source = this->ring + (walk.set & (kRing - 1)) * p.pack * Tile::kRows + slot;
+    if (p.pack == 1) {
+      if (!__any_sync(~0u, source[0] >= 0)) return 0;
+      return walk.chunk * Tile::kDepth + Tile::kDepth / 2 < p.group_in ? 3 : 1;
     }
+    int active = 0;  // a tap has at most half of the step
+    for (int j = 0; j < p.pack; ++j)
+      if (__any_sync(~0u, source[j * Tile::kRows] >= 0)) active |= 1 << ((j << p.shift) / (Tile::kDepth / 2));
+    return active;
   }
 };
 
@@ -292,15 +366,16 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(c
   const int warp_row = warp / Tile::kWarpsAcross * Tile::kWarpRows;
   const int warp_column = warp % Tile::kWarpsAcross * Tile::kWarpColumns;
 
-  ConvLoader<Tile> loader{p};
-  loader.x = p.x + static_cast<int64_t>(blockIdx.y) * p.group_in * Tile::kElement;
-  loader.weight = p.weight + (static_cast<int64_t>(blockIdx.y) * p.group_out + tile_column) * Tile::kElement;
-  loader.rows = p.rows + static_cast<int64_t>(first_granule) * p.num_taps * kGranule;
-  loader.columns = p.group_out - tile_column;
-  loader.mirrored = p.words > 0 && (__ldg(p.taps) & 1);
-  loader.list = list;
-  loader.stages = stages;
-  loader.ring = ring;
+  TileSource<Tile> source;
+  source.x = p.x + static_cast<int64_t>(blockIdx.y) * p.group_in * Tile::kElement;
+  source.weight = p.weight + (static_cast<int64_t>(blockIdx.y) * p.group_out + tile_column) * Tile::kElement;
+  source.rows = p.rows + static_cast<int64_t>(first_granule) * p.num_taps * kGranule;
+  source.columns = p.group_out - tile_column;
+  source.mirror = p.words > 0 && (__ldg(p.taps) & 1) ? p.num_taps - 1 : -1;
+  source.list = list;
+  source.stages = stages;
+  source.ring = ring;
+  const std::conditional_t<Tile::kWide, WideLoader<Tile>, NarrowLoader<Tile>> loader(source, p);
 
   float sums[Tile::kTall][2 * Tile::kAcross][4];
   begin_sums<Tile>(p, sums, tile_column + warp_column);
@@ -316,12 +391,12 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(c
       if (lane == 0) list_length = count;
     }
     __syncthreads();
-    loader.listed = list_length;
-    const int steps = (loader.listed + p.pack - 1) / p.pack * p.chunks;
+    const int listed = list_length;
+    const int steps = (Tile::kWide ? listed : (listed + p.pack - 1) / p.pack) * p.chunks;
 
     Walk fetching, loading, computing;
     const auto fetch = [&](int step) {
-      if (step < steps && fetching.chunk == 0) loader.fetch_rows(fetching.set);
+      if (step < steps && fetching.chunk == 0) loader.fetch_rows(fetching.set, listed);
       fetching.next(p.chunks);
     };
     for (int s = 0; s < kStages - 1; ++s) fetch(s);
@@ -329,7 +404,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(c
     copy_wait<0>();
     __syncthreads();
     for (int s = 0; s < kStages - 1; ++s) {
-      if (s < steps) loader.load(loading, s);
+      if (s < steps) loader.load(loading, listed, s);
       loading.next(p.chunks);
       fetch(s + kStages - 1);
       copy_commit();
@@ -340,21 +415,12 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(c
       // step s - 1, whose memory is next.
       copy_wait<kStages - 2>();
       __syncthreads();
-      if (s + kStages - 1 < steps) loader.load(loading, (s + kStages - 1) % kStages);
+      if (s + kStages - 1 < steps) loader.load(loading, listed, (s + kStages - 1) % kStages);
       loading.next(p.chunks);
       fetch(s + 2 * (kStages - 1));
       copy_commit();
 
-      int active = 0;  // bit i: the i-th half of the step has something for this warp
-      const int32_t* index =
-          ring + (computing.set & (kRing - 1)) * p.pack * Tile::kRows + warp_row + (lane & (Tile::kWarpRows - 1));
-      if (p.pack == 1) {
-        if (__any_sync(~0u, index[0] >= 0))
-          active = computing.chunk * Tile::kDepth + Math::kDepth < p.group_in ? 3 : 1;
-      } else {
-        for (int j = 0; j < p.pack; ++j)
-          if (__any_sync(~0u, index[j * Tile::kRows] >= 0)) active |= 1 << ((j << p.shift) / Math::kDepth);
-      }
+      const int active = loader.active(computing, warp_row + (lane & (Tile::kWarpRows - 1)));
       computing.next(p.chunks);
 
       const char* stage = stages + s % kStages * Tile::kStage;
@@ -398,7 +464,9 @@ void launch_tile(const ConvArgs& args, ConvParams p) {
   }
   p.pack = Tile::kDepth >> p.shift;
   const int64_t blocks = ceil_div(args.granules, Tile::kRows / kGranule) * p.column_tiles;
-  STD_TORCH_CHECK(blocks <= std::numeric_limits<int32_t>::max() && args.groups <= 65535,
+  STD_TORCH_CHECK(blocks <= std::numeric_limits<int32_t>::max() && args.groups <= 65535 &&
+                      int64_t{p.num_taps} * p.group_in <= std::numeric_limits<int32_t>::max() &&
+                      p.num_taps <= static_cast<int>(kTapMask / 2),
                   "conv: the problem is too large for one launch");
   launch(&conv_kernel<Tile>, dim3(static_cast<unsigned>(blocks), args.groups), Tile::kThreads, Tile::shared(p.pack),
          args.stream, p);
@@ -429,7 +497,7 @@ void launch_math(const ConvArgs& args, ConvParams p) {
   p.x_width = copy_width(p.x, in_bytes, kElement);
   p.weight_width = copy_width(p.weight, out_bytes, kElement);
   p.wide_out = copy_width(p.out, out_bytes, kElement) == 16;
-  if (p.x_width < 16 || p.weight_width < 16 || !p.wide_out) {
+  if (p.x_width < 16 || p.weight_width < 16 || !p.wide_out || in_bytes <= kRowBytes / 2) {
     if (p.group_out <= 32) return launch_tile<ConvTile<Math, 64, 32, false>>(args, p);
     return launch_tile<ConvTile<Math, 64, 64, false>>(args, p);
   }

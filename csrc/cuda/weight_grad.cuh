@@ -35,11 +35,12 @@ __device__ __forceinline__ int64_t pairs_of_block(int64_t pairs, int blocks) {
 // The walk of a block over the pairs of its range, a tap at a time.
 struct TapWalk {
   const int64_t* tap_ptr;
-  int64_t at, end;   // of the range
-  int64_t tap_end;   // of the tap, or of the range
-  int tap;
+  int64_t at = 0, end = 0;  // of the range
+  int64_t tap_end = 0;      // of the tap, or of the range
+  int tap = 0;
 
-  __device__ __forceinline__ TapWalk(const GradParams& p, int64_t block) : tap_ptr(p.tap_ptr), tap_end(0), tap(0) {
+  __device__ __forceinline__ void begin(const GradParams& p, int64_t block) {
+    tap_ptr = p.tap_ptr;
     const int64_t pairs = __ldg(tap_ptr + p.num_taps);
     const int64_t each = pairs_of_block(pairs, p.blocks);
     at = min(block * each, pairs);

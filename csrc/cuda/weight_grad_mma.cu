@@ -26,8 +26,8 @@ struct GradTile {
   static constexpr int kPairs = (kSide == 32 ? 128 : 64) / kElement;  // of a step
   static constexpr int kWarps = kSide == 128 ? 8 : 4;
   static constexpr int kThreads = kWarps * 32;
-  // Blocks on a multiprocessor. Three terms beside each other need more registers.
-  static constexpr int kResident = kSide >= 96 ? 2 : Math::kTerms == 3 && kSide == 64 ? 3 : 4;
+  // Blocks on a multiprocessor, such that the registers suffice.
+  static constexpr int kResident = kSide >= 96 ? 2 : kSide == 64 && (Math::kTerms == 3 || !kWide) ? 3 : 4;
   static constexpr int kWarpsAcross = 2;
   static constexpr int kWarpRows = kSide / (kWarps / kWarpsAcross);
   static constexpr int kWarpColumns = kSide / kWarpsAcross;
@@ -35,7 +35,7 @@ struct GradTile {
   static constexpr int kStride = padded_row<T>(kSide);
   static constexpr int kStage = 2 * kPairs * kStride;
   static constexpr int kShared = kStages * kStage;
-  static_assert(2 * kPairs <= kThreads && kStage % 16 == 0, "a tile's shape");
+  static_assert(kPairs % 16 == 0 && kStage % 16 == 0, "a tile's shape");
 };
 
 // What a step is: its tap (-1 behind the last step), its pairs, and whether the tap's part ends with it.
@@ -44,7 +44,7 @@ struct Step {
 };
 
 template <class Tile, int kBytes>
-__device__ __forceinline__ void gather_pairs(char* to, const char* from, const int32_t* index, int64_t row_bytes,
+__device__ __forceinline__ void gather_pairs(char* to, const char* from, const int32_t* index, int row_bytes,
                                              int channels) {
   constexpr int kAcross = Tile::kSide * Tile::kElement / kBytes;
   constexpr int kCount = Tile::kPairs * kAcross / Tile::kThreads;
@@ -55,12 +55,12 @@ __device__ __forceinline__ void gather_pairs(char* to, const char* from, const i
     const int pair = v / kAcross, byte = v % kAcross * kBytes;
     const int row = index[pair];
     const bool valid = row >= 0 && byte / Tile::kElement < channels;
-    copy_async<kBytes>(to + pair * Tile::kStride + byte, from + (valid ? row * row_bytes + byte : 0), valid);
+    copy_async<kBytes>(to + pair * Tile::kStride + byte, from + static_cast<int64_t>(row) * row_bytes + byte, valid);
   }
 }
 
 template <class Tile>
-__device__ __forceinline__ void gather_side(char* to, const char* from, const int32_t* index, int64_t row_bytes,
+__device__ __forceinline__ void gather_side(char* to, const char* from, const int32_t* index, int row_bytes,
                                             int channels, int width) {
   if constexpr (Tile::kWide) {
     gather_pairs<Tile, 16>(to, from, index, row_bytes, channels);
@@ -93,32 +93,35 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) weight_grad_k
   const char* x = p.x + (static_cast<int64_t>(blockIdx.y) * p.group_in + m0) * Tile::kElement;
   const char* grad = p.grad + (static_cast<int64_t>(blockIdx.y) * p.group_out + n0) * Tile::kElement;
 
-  TapWalk walk(p, block);
-  const auto fetch = [&](int step) {  // the step's row numbers
+  // The first warp walks over the pairs and fetches row numbers for all.
+  TapWalk walk;
+  if (warp == 0) walk.begin(p, block);
+  const auto fetch = [&](int step) {
+    if (warp != 0) return;
     const int at = step & (kRing - 1);
     if (walk.done()) {
-      if (threadIdx.x == 0) steps[at] = {-1, 0, 0};
+      if (lane == 0) steps[at] = {-1, 0, 0};
       return;
     }
     const int count = static_cast<int>(min(int64_t{Tile::kPairs}, walk.tap_end - walk.at));
-    if (threadIdx.x < 2 * Tile::kPairs) {
-      const int i = threadIdx.x % Tile::kPairs;
-      const int32_t* from = (threadIdx.x < Tile::kPairs ? p.in_rows : p.out_rows) + walk.at + i;
+#pragma unroll
+    for (int e = lane; e < 2 * Tile::kPairs; e += 32) {
+      const int i = e % Tile::kPairs;
       if (i < count)
-        copy_async<4>(&ring[at][threadIdx.x], from, true);
+        copy_async<4>(&ring[at][e], (e < Tile::kPairs ? p.in_rows : p.out_rows) + walk.at + i, true);
       else
-        ring[at][threadIdx.x] = -1;
+        ring[at][e] = -1;
     }
-    if (threadIdx.x == 0) steps[at] = {walk.tap, count, walk.at + count == walk.tap_end};
+    if (lane == 0) steps[at] = {walk.tap, count, walk.at + count == walk.tap_end};
     walk.advance(count);
   };
   const auto load = [&](int step) {
     const int at = step & (kRing - 1);
     if (steps[at].tap < 0) return;
     char* to = stages + step % kStages * Tile::kStage;
-    gather_side<Tile>(to, x, ring[at], static_cast<int64_t>(p.cin) * Tile::kElement, p.group_in - m0, p.x_width);
+    gather_side<Tile>(to, x, ring[at], p.cin * Tile::kElement, p.group_in - m0, p.x_width);
     gather_side<Tile>(to + Tile::kPairs * Tile::kStride, grad, ring[at] + Tile::kPairs,
-                      static_cast<int64_t>(p.cout) * Tile::kElement, p.group_out - n0, p.grad_width);
+                      p.cout * Tile::kElement, p.group_out - n0, p.grad_width);
   };
 
   // This lane's addresses. Left, 16 bit: transposed matrices. 32 bit: rows 2g and 2g + 1 of each 16 at once,

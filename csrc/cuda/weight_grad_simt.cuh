@@ -22,7 +22,8 @@ __global__ void __launch_bounds__(256) few_channels_grad_kernel(const GradParams
   const T* x = reinterpret_cast<const T*>(p.x) + column / p.group_out * p.group_in + row;
   const T* grad = reinterpret_cast<const T*>(p.grad) + column;
 
-  TapWalk walk(p, block);
+  TapWalk walk;
+  walk.begin(p, block);
   while (!walk.done()) {
     A sums[kVector];
 #pragma unroll
@@ -120,7 +121,8 @@ __global__ void __launch_bounds__(256) double_grad_kernel(const GradParams p) {
   const double* x = reinterpret_cast<const double*>(p.x) + static_cast<int64_t>(blockIdx.y) * p.group_in + m0;
   const double* grad = reinterpret_cast<const double*>(p.grad) + static_cast<int64_t>(blockIdx.y) * p.group_out + n0;
   const int row = threadIdx.x / 16 * 2, column = threadIdx.x % 16 * 2;
-  TapWalk walk(p, block);
+  TapWalk walk;
+  walk.begin(p, block);
   while (!walk.done()) {
     double sums[2][2] = {};
     for (int64_t at = walk.at; at < walk.tap_end; at += kDoublePairs) {
