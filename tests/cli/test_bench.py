@@ -314,6 +314,24 @@ def test_first_call_runs_in_its_own_process(scan_file: Path) -> None:
     assert second.timings[OURS].median > 0
 
 
+def test_no_layer_of_a_network_fades() -> None:
+    """Inference is timed on values of a learned network's size, not on zeros."""
+    scan = workload.simulated((0.4, 0.4, 0.4))
+    net = network.our_network("unet", NARROW["unet"])
+    x = scan.tensor()
+    network._settle(net, x, FLOAT32)
+    with torch.no_grad():
+        y = net.eval()(x).features
+    assert 0.1 < float(y.std()) < 10
+
+
+def test_a_missing_number_is_a_difference() -> None:
+    bad = torch.tensor([1.0, math.nan])
+    assert peers.deviation(bad, torch.ones(2)) == math.inf
+    assert peers.deviation(torch.ones(2), bad) == math.inf
+    assert peers.deviation(torch.ones(2), torch.ones(3)) == math.inf
+
+
 def test_a_failing_reference_is_noted(scan_file: Path) -> None:
     absent = peers.Library("absent", "no_such_package", ("cpu",))
     assert "no_such_package" in (absent.obstacle(FLOAT32) or "")

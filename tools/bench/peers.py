@@ -9,6 +9,7 @@ layers drop the last plane; their weights are ``[Cout, *kernel, Cin]`` with our 
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from copy import copy
@@ -365,8 +366,9 @@ def difference(ours: SparseTensor, theirs: Any, boxed: Boxed) -> float:
 
 
 def deviation(ours: Tensor, theirs: Tensor) -> float:
-    """``max |ours - theirs| / max |theirs|``."""
+    """``max |ours - theirs| / max |theirs|``; infinite where shapes differ or a value is no number."""
     if ours.shape != theirs.shape:
         return float("inf")
     scale = theirs.float().abs().max().clamp(min=1e-30)
-    return float((ours.float() - theirs.float()).abs().max() / scale)
+    found = float((ours.float() - theirs.float()).abs().max() / scale)
+    return float("inf") if math.isnan(found) else found

@@ -69,7 +69,7 @@ class Row:
     def compare(self, name: str, difference: float, tolerance: float) -> None:
         """Remembers how far a reference's result is from ours, and notes it where that is far."""
         self.differences[name] = difference
-        if not difference <= tolerance:
+        if difference > tolerance:
             self.notes.append(f"{name}: results differ by {difference:.1e} of the largest value")
 
     def see_kernels_later(
@@ -122,7 +122,8 @@ class Row:
             "limit_by": binds,
             "share_of_limit": self.share(limits),
             "dense_gflops": self.rates,
-            "differences": self.differences,
+            # JSON has no infinity.
+            "differences": {n: min(d, 1e30) for n, d in self.differences.items()},
             "peak_memory": self.peak_memory,
             "notes": self.notes,
         }
