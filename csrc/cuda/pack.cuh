@@ -25,37 +25,43 @@ struct alignas(sizeof(T) * V) Pack {
 // Of 16-bit numbers two stay in one register until they are needed.
 template <>
 struct alignas(16) Pack<Half, 8> {
-  __half2 at[4];
+  uint32_t two[4];
 
   __device__ void widen(float (&out)[8]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float2 two = __half22float2(at[i]);
-      out[2 * i] = two.x;
-      out[2 * i + 1] = two.y;
+      const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&two[i]));
+      out[2 * i] = pair.x;
+      out[2 * i + 1] = pair.y;
     }
   }
   __device__ void narrow(const float (&in)[8]) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) at[i] = __floats2half2_rn(in[2 * i], in[2 * i + 1]);
+    for (int i = 0; i < 4; ++i) {
+      const __half2 pair = __floats2half2_rn(in[2 * i], in[2 * i + 1]);
+      two[i] = *reinterpret_cast<const uint32_t*>(&pair);
+    }
   }
 };
 
 template <>
 struct alignas(16) Pack<BFloat16, 8> {
-  __nv_bfloat162 at[4];
+  uint32_t two[4];
 
   __device__ void widen(float (&out)[8]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float2 two = __bfloat1622float2(at[i]);
-      out[2 * i] = two.x;
-      out[2 * i + 1] = two.y;
+      const float2 pair = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&two[i]));
+      out[2 * i] = pair.x;
+      out[2 * i + 1] = pair.y;
     }
   }
   __device__ void narrow(const float (&in)[8]) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) at[i] = __floats2bfloat162_rn(in[2 * i], in[2 * i + 1]);
+    for (int i = 0; i < 4; ++i) {
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(in[2 * i], in[2 * i + 1]);
+      two[i] = *reinterpret_cast<const uint32_t*>(&pair);
+    }
   }
 };
 

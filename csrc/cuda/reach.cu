@@ -197,7 +197,7 @@ struct PackedSites {
 
   __device__ int columns() const { return code.columns; }
   __device__ bool head(int64_t i) const { return i == 0 || words[i] != words[i - 1]; }
-  __device__ void write_site(int64_t i, int32_t* out) const {
+  __device__ void read_site(int64_t i, int32_t (&out)[kMaxColumns]) const {
     const uint64_t word = words[i];
 #pragma unroll
     for (int c = 0; c < kMaxColumns; ++c)

@@ -176,7 +176,7 @@ __device__ inline int64_t segment_at(const Segments& s, int64_t place) {
 
 // Blocks 0 .. tiles reduce a tile of a long segment; the others reduce kThreads / lanes segments.
 template <class Op>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     reduce_segments(Op op, Segments s, typename Op::State* partial, int64_t* long_segment) {
   __shared__ typename Op::State shared[kThreads];
   __shared__ int64_t found;

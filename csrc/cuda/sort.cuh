@@ -29,9 +29,13 @@ struct SiteCode {
 };
 
 __host__ __device__ inline int bits_for(uint64_t range) {
+#ifdef __CUDA_ARCH__
+  return 64 - __clzll(static_cast<long long>(range));
+#else
   int bits = 0;
   while (bits < 64 && (range >> bits) > 0) ++bits;
   return bits;
+#endif
 }
 
 __host__ __device__ inline SiteCode make_code(const int32_t* lo, const int32_t* hi, int columns) {
@@ -123,7 +127,8 @@ __global__ void __launch_bounds__(kWide) sort_runs(Source source, uint64_t* out,
 #pragma unroll
   for (int j = 0; j < kRunItems; ++j) {
     const int i = threadIdx.x * kRunItems + j;
-    words[j] = i < count ? ready.word(begin + i) : ~uint64_t{0};  // stands last: the sort is stable
+    words[j] = ready.word(begin + min(i, count - 1));  // no branch: the loads of all items set out together
+    if (i >= count) words[j] = ~uint64_t{0};           // stands last: the sort is stable
   }
   Sort(storage).SortBlockedToStriped(words, ready.begin_bit(), max(ready.end_bit(), ready.begin_bit() + 1));
 #pragma unroll
@@ -226,13 +231,21 @@ __global__ void __launch_bounds__(kHeadThreads)
   using Scan = cub::BlockScan<int, kHeadThreads>;
   __shared__ typename Scan::TempStorage storage;
   const int64_t begin = int64_t{blockIdx.x} * kHeadTile + threadIdx.x * kHeadItems;
+  const int columns = entries.columns();
   bool head[kHeadItems];
+  int32_t site[kHeadItems][kMaxColumns];
+  [[maybe_unused]] int32_t row[kHeadItems];
   int group = 0;
 #pragma unroll
   for (int j = 0; j < kHeadItems; ++j) {
     head[j] = begin + j < n && entries.head(begin + j);
     group += head[j];
+    if constexpr (Entries::kHasRows)
+      if (begin + j < n) row[j] = entries.row(begin + j);
   }
+#pragma unroll
+  for (int j = 0; j < kHeadItems; ++j)
+    if (head[j]) entries.read_site(begin + j, site[j]);
   Scan(storage).ExclusiveSum(group, group);
   group += before[blockIdx.x] - 1;
 #pragma unroll
@@ -240,11 +253,14 @@ __global__ void __launch_bounds__(kHeadThreads)
     const int64_t i = begin + j;
     if (i >= n) break;
     group += head[j];
-    if (head[j]) entries.write_site(i, out.sites + int64_t{group} * entries.columns());
+    if (head[j]) {
+#pragma unroll
+      for (int c = 0; c < kMaxColumns; ++c)
+        if (c < columns) out.sites[int64_t{group} * columns + c] = site[j][c];
+    }
     if constexpr (Entries::kHasRows) {
-      const int32_t row = entries.row(i);
-      out.order[i] = row;
-      out.inverse[row] = group;
+      out.order[i] = row[j];
+      out.inverse[row[j]] = group;
       if (head[j]) out.ptr[group] = i;
       if (i == n - 1) out.ptr[group + 1] = n;
     }

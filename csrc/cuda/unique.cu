@@ -59,9 +59,22 @@ __global__ void __launch_bounds__(kWide) report_code(Ranges ranges, int columns,
 // side, those of a warp through the same few lines. Nothing asks where the last run ends: it is filled
 // up with words larger than any, and so is what comes out, up to `filled` words.
 constexpr int kMergeThreads = 256;
+
+// A load that stays where it is written: the compiler moves others down to where the value is needed, so
+// that one search would wait for the other.
+__device__ inline uint64_t load_now(const uint64_t* from) {
+#ifdef __CUDA_ARCH__
+  uint64_t value;
+  asm volatile("ld.global.nc.u64 %0, [%1];" : "=l"(value) : "l"(from));
+  return value;
+#else
+  return *from;
+#endif
+}
+
 static_assert(kRun % kMergeThreads == 0);  // the words of a block are of one run
 
-__global__ void __launch_bounds__(kMergeThreads)
+__global__ void __launch_bounds__(kMergeThreads, 4)
     merge_kernel(const uint64_t* __restrict__ in, uint64_t* __restrict__ out, int n, int run, int filled) {
   const int i = blockIdx.x * kMergeThreads + threadIdx.x;
   if (i >= n) {
@@ -77,14 +90,17 @@ __global__ void __launch_bounds__(kMergeThreads)
   for (int step = run / 2; step > 0; step >>= 1) {
     uint64_t probe[kFan];
 #pragma unroll
-    for (int f = 0; f < kFan; ++f) probe[f] = in[at[f] + step - 1];
+    for (int f = 0; f < kFan; ++f) probe[f] = load_now(in + at[f] + step - 1);
 #pragma unroll
     for (int f = 0; f < kFan; ++f) at[f] += probe[f] < word + (f < own) ? step : 0;
   }
+  uint64_t probe[kFan];
+#pragma unroll
+  for (int f = 0; f < kFan; ++f) probe[f] = load_now(in + at[f]);
   int to = begin + i - (begin + own * run);
 #pragma unroll
   for (int f = 0; f < kFan; ++f) {
-    const int smaller = at[f] + (in[at[f]] < word + (f < own)) - (begin + f * run);
+    const int smaller = at[f] + (probe[f] < word + (f < own)) - (begin + f * run);
     to += f < runs && f != own ? smaller : 0;
   }
   out[to] = word;
@@ -195,8 +211,10 @@ struct Word {
   }
 };
 
-__device__ inline void copy_site(const int32_t* from, int32_t* to, int columns) {
-  for (int c = 0; c < columns; ++c) to[c] = from[c];
+__device__ inline void copy_site(const int32_t* from, int32_t (&to)[kMaxColumns], int columns) {
+#pragma unroll
+  for (int c = 0; c < kMaxColumns; ++c)
+    if (c < columns) to[c] = from[c];
 }
 
 // Sorted words that hold whole sites.
@@ -209,7 +227,7 @@ struct PackedRows {
   __device__ int columns() const { return columns_; }
   __device__ bool head(int64_t i) const { return i == 0 || (words[i] ^ words[i - 1]) >> row_bits != 0; }
   __device__ int32_t row(int64_t i) const { return static_cast<int32_t>(words[i] & ((uint64_t{1} << row_bits) - 1)); }
-  __device__ void write_site(int64_t i, int32_t* out) const {
+  __device__ void read_site(int64_t i, int32_t (&out)[kMaxColumns]) const {
     copy_site(sites + int64_t{row(i)} * columns_, out, columns_);
   }
 };
@@ -225,12 +243,14 @@ struct OrderedRows {
     if (i == 0) return true;
     const int32_t* a = sites + int64_t{order[i - 1]} * columns_;
     const int32_t* b = sites + int64_t{order[i]} * columns_;
-    for (int c = 0; c < columns_; ++c)
-      if (a[c] != b[c]) return true;
-    return false;
+    bool differ = false;
+#pragma unroll
+    for (int c = 0; c < kMaxColumns; ++c)
+      if (c < columns_) differ |= a[c] != b[c];
+    return differ;
   }
   __device__ int32_t row(int64_t i) const { return order[i]; }
-  __device__ void write_site(int64_t i, int32_t* out) const {
+  __device__ void read_site(int64_t i, int32_t (&out)[kMaxColumns]) const {
     copy_site(sites + int64_t{order[i]} * columns_, out, columns_);
   }
 };
