@@ -43,5 +43,8 @@ STABLE_TORCH_LIBRARY(perception, m) {
       "batch_norm_backward(Tensor grad, Tensor x, Tensor? weight, Tensor mean, Tensor var, float eps) "
       "-> (Tensor dx, Tensor dweight, Tensor dbias)");
   m.def("normalize(Tensor x, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, float eps) -> Tensor");
+  m.def(
+      "track_statistics(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor(c!) batches, Tensor mean, "
+      "Tensor var, float unbias, float momentum) -> ()");
   m.def("instruction_set() -> int");
 }

@@ -170,9 +170,35 @@ Tensor normalize(const Tensor& x_tensor, const Tensor& mean_tensor, const Tensor
   return y_tensor;
 }
 
+// Moves running statistics towards a batch's; var times unbias is the unbiased variance.
+void track_statistics(const Tensor& running_mean, const Tensor& running_var, const Tensor& batches, const Tensor& mean,
+                      const Tensor& var, double unbias, double momentum) {
+  const int64_t channels = running_mean.numel();
+  STD_TORCH_CHECK(running_mean.is_contiguous() && running_var.is_contiguous() && running_var.numel() == channels &&
+                      running_mean.scalar_type() == running_var.scalar_type() && batches.scalar_type() == ScalarType::Long,
+                  "track_statistics: the running statistics must be [C] in one dtype, batches int64");
+  const std::vector<double> new_mean = read<double>(mean, channels, 0), new_var = read<double>(var, channels, 1);
+  dispatch_floating(running_mean.scalar_type(), "track_statistics", [&](auto tag) {
+    using T = decltype(tag);
+    using A = Accumulator<T>;
+    T* to_mean = running_mean.mutable_data_ptr<T>();
+    T* to_var = running_var.mutable_data_ptr<T>();
+    const auto move = [momentum](T& value, double target) {
+      const double old = static_cast<double>(static_cast<A>(value));
+      value = static_cast<T>(static_cast<A>(old + momentum * (target - old)));
+    };
+    for (int64_t c = 0; c < channels; ++c) {
+      move(to_mean[c], new_mean[c]);
+      move(to_var[c], new_var[c] * unbias);
+    }
+  });
+  ++*batches.mutable_data_ptr<int64_t>();
+}
+
 STABLE_TORCH_LIBRARY_IMPL(perception, CPU, m) {
   m.impl("sum_rows", TORCH_BOX(&sum_rows));
   m.impl("normalize", TORCH_BOX(&normalize));
+  m.impl("track_statistics", TORCH_BOX(&track_statistics));
   m.impl("batch_norm", TORCH_BOX(&batch_norm));
   m.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));
 }

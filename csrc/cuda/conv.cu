@@ -32,15 +32,20 @@ Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& 
   if (bias) check_same_device(x, *bias, "conv");
 
   const Device device(x);
-  const Tensor x_c = torch::stable::contiguous(x), weight_c = torch::stable::contiguous(weight);
+  const Tensor x_c = as_contiguous(x);
+  // The gradient of the input takes the weight with its channels exchanged: a view, often read as it is.
+  const bool exchanged = !weight.is_contiguous() && groups == 1 && weight.stride(1) == 1 && weight.stride(2) == cin &&
+                         weight.stride(0) == cin * cout;
+  Tensor weight_c = exchanged ? weight : as_contiguous(weight);
   std::optional<Tensor> bias_c;
-  if (bias) bias_c = torch::stable::contiguous(*bias);
+  if (bias) bias_c = as_contiguous(*bias);
   Tensor out = empty_like_device(x, {num_out, cout}, x.scalar_type());
   if (num_out == 0 || cout == 0) return out;
   ConvArgs args;
   args.dtype = x.scalar_type();
   args.x = x_c.data_ptr();
   args.weight = weight_c.data_ptr();
+  args.exchanged = exchanged;
   args.bias = bias_c ? bias_c->data_ptr() : nullptr;
   args.out = out.data_ptr();
   args.num_in = x.size(0);
@@ -57,7 +62,14 @@ Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& 
   args.tf32 = tf32;
   args.like = &x_c;
   args.stream = device.stream();
-  if (!conv_wgmma(args)) conv_mma(args);
+  if (conv_wgmma(args)) return out;
+  if (exchanged) {
+    weight_c = torch::stable::contiguous(weight);
+    args.weight = weight_c.data_ptr();
+    args.exchanged = false;
+    if (conv_wgmma(args)) return out;
+  }
+  conv_mma(args);
   return out;
 }
 
@@ -76,7 +88,7 @@ Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor>
   for (const Tensor* t : {&grad, &in_rows, &out_rows, &tap_ptr}) check_same_device(x, *t, "conv_weight_grad");
 
   const Device device(x);
-  const Tensor x_c = torch::stable::contiguous(x), grad_c = torch::stable::contiguous(grad);
+  const Tensor x_c = as_contiguous(x), grad_c = as_contiguous(grad);
   const int64_t taps = tap_ptr.size(0) - 1;
   Tensor dw = empty_like_device(x, {taps, cin / groups, cout}, x.scalar_type());
   if (dw.numel() == 0) return dw;

@@ -19,7 +19,8 @@ constexpr int kGranule = 64;
 struct ConvArgs {
   ScalarType dtype;      // of x, weight, bias and out
   const void* x;         // [num_in, cin], contiguous
-  const void* weight;    // [K, cin / groups, cout], contiguous
+  const void* weight;    // [K, cin / groups, cout], contiguous, or
+  bool exchanged;        // [K, cout, cin], contiguous (conv_wgmma only)
   const void* bias;      // [cout] or null
   void* out;             // [num_out, cout], every row is written
   int64_t num_in, num_out;

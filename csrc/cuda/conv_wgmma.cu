@@ -12,6 +12,10 @@
 #include "cuda/conv.cuh"
 #include "cuda/hopper.cuh"
 
+#include <climits>
+#include <map>
+#include <optional>
+
 namespace perception {
 namespace {
 
@@ -30,7 +34,7 @@ struct Params {
   int granules, tiles, splits;
   int taps_per_chunk, chunks_per_tap;
   int box_rows;
-  int* next_item;
+  unsigned* next_item;  // 0 before and after
 };
 
 // What a stage holds, for the warpgroups that multiply.
@@ -81,7 +85,7 @@ struct Shape {
   static constexpr int kMultiplying = (kEven * (kGroups + 1) - kCopying) / kGroups / 8 * 8;
 };
 
-template <class T, int kWidth, int kGroups, int kStages, int kPerSm>
+template <class T, int kWidth, int kGroups, int kStages, int kPerSm, bool kPacked, bool kExchanged>
 __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPerSm)
     conv_kernel(const __grid_constant__ CUtensorMap weights, const __grid_constant__ Params<T> p) {
 #if defined(PERCEPTION_HOPPER)
@@ -112,15 +116,16 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
 
   if (threadIdx.x < 128) {
     fewer_registers<S::kCopying>();
-    // A thread copies 16 bytes of each of kRows consecutive rows, all of one granule.
-    constexpr int kRows = kGroups * 4;
-    const int column = threadIdx.x % 8, first_row = threadIdx.x / 8 * kRows, mine = first_row / kGranule;
-    const int slot = p.taps_per_chunk > 1 ? column * 8 / p.cin : 0;  // which tap of the chunk
-    const int piece = p.taps_per_chunk > 1 ? column % (p.cin / 8) : column;  // 16 bytes of the input row
+    // Eight threads copy kRows consecutive rows, all of one granule, 16 bytes each. They hold their
+    // input rows together and pass them round; in a packed chunk every thread has a tap of its own,
+    // and holds all rows of it.
+    constexpr int kRows = kGroups * 4, kHeld = kPacked ? kRows : kRows / 8;
+    const int lane = threadIdx.x % 32, column = lane % 8, first_row = threadIdx.x / 8 * kRows, mine = first_row / kGranule;
+    const int slot = kPacked ? column * 8 / p.cin : 0;  // which tap of the chunk
+    const int piece = kPacked ? column % (p.cin / 8) : column;  // 16 bytes of the input row
+    const int first_held = first_row % kGranule + (kPacked ? 0 : column * kHeld);
     const uint32_t pitch = p.cin * 2;
-    uint32_t place[8];  // swizzled
-#pragma unroll
-    for (int i = 0; i < 8; ++i) place[i] = ring + (first_row + i) * 128 + ((column ^ i) << 4);
+    const uint32_t place = ring + first_row * 128 + column * 16;  // of the first row, which is a multiple of 8
     const bool mirrored = __ldg(p.taps) != 0;
     const int items = p.tiles * p.splits;
     int item = blockIdx.x;
@@ -144,7 +149,7 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
       enter(0);
       // The taps of the next chunk, and this thread's rows of its tap.
       uint32_t bits = 0;
-      int32_t rows[kRows];
+      int32_t held[kHeld];
       const auto take = [&] {
         while (left == 0 && word < last_word) enter(word + 1);
         uint32_t rest = left;
@@ -157,20 +162,20 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
         uint32_t mask = has[0];
 #pragma unroll
         for (int g = 1; g < kGroups; ++g) mask = mine == g ? has[g] : mask;
-        if (tap >= 0 && (mask >> tap & 1)) {
-          const int4* from = reinterpret_cast<const int4*>(
-              p.rows + (int64_t{granule + mine} * p.num_taps + word * 32 + tap) * kGranule + first_row % kGranule);
+        const bool there = tap >= 0 && (mask >> tap & 1);
+        const int32_t* from = p.rows + (int64_t{granule + mine} * p.num_taps + word * 32 + tap) * kGranule + first_held;
+        if constexpr (kPacked) {
 #pragma unroll
-          for (int i = 0; i < kRows / 4; ++i) {
-            const int4 v = __ldg(from + i);
-            rows[4 * i] = v.x;
-            rows[4 * i + 1] = v.y;
-            rows[4 * i + 2] = v.z;
-            rows[4 * i + 3] = v.w;
+          for (int i = 0; i < kHeld / 4; ++i) {
+            const int4 v = there ? __ldg(reinterpret_cast<const int4*>(from) + i) : make_int4(-1, -1, -1, -1);
+            held[4 * i] = v.x;
+            held[4 * i + 1] = v.y;
+            held[4 * i + 2] = v.z;
+            held[4 * i + 3] = v.w;
           }
         } else {
 #pragma unroll
-          for (int i = 0; i < kRows; ++i) rows[i] = -1;
+          for (int i = 0; i < kHeld; ++i) held[i] = there ? __ldg(from + i) : -1;
         }
       };
       take();
@@ -181,12 +186,9 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
         uint32_t active = 0;
 #pragma unroll
         for (int g = 0; g < kGroups; ++g) active |= (has[g] & chunk) ? 1u << g : 0u;
-        uint32_t source[kRows], absent = 0;  // bytes from x on
+        uint32_t source[kHeld];  // bytes from x on, ~0 for no row
 #pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-          source[i] = rows[i] * pitch + piece * 16;
-          absent |= rows[i] < 0 ? 1u << i : 0u;
-        }
+        for (int i = 0; i < kHeld; ++i) source[i] = held[i] < 0 ? ~0u : held[i] * pitch;
         more = left != 0 || word < last_word;
         if (more) take();  // its loads are under way while this chunk is copied
         const int parts = chunk ? p.chunks_per_tap : 1;
@@ -195,33 +197,44 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
           const uint32_t a = ring + stage * S::kStage, b = a + S::kRowBytes;
           if (threadIdx.x == 0) {
             about[stage] = {active, !more && part == parts - 1, item};
-            barrier_arrive_expect(full + 8 * stage, chunk ? S::kBlocks * p.taps_per_chunk * p.box_rows * 128 : 0);
+            barrier_arrive_expect(full + 8 * stage, chunk ? (kExchanged ? 1 : S::kBlocks) * p.taps_per_chunk * p.box_rows * 128 : 0);
             uint32_t rest = chunk;
             for (int t = 0; chunk && t < p.taps_per_chunk; ++t) {
-              int row = p.num_taps * p.cin;  // outside the matrix: zeros
+              int row = INT_MAX / 2;  // outside the matrix: zeros
               if (rest) {
                 const int tap = chunk_word * 32 + __ffs(rest) - 1;
-                row = (mirrored ? p.num_taps - 1 - tap : tap) * p.cin + part * kChunk;
+                row = (mirrored ? p.num_taps - 1 - tap : tap) * (kExchanged ? p.cout : p.cin);
               }
               rest &= rest - 1;
+              if constexpr (kExchanged) {
+                copy_tile(b, &weights, part * kChunk, row + split * kWidth, full + 8 * stage);
+              } else {
 #pragma unroll
-              for (int block = 0; block < S::kBlocks; ++block)
-                copy_tile(b + block * kBlock + t * p.box_rows * 128, &weights, split * kWidth + block * 64, row, full + 8 * stage);
+                for (int block = 0; block < S::kBlocks; ++block)
+                  copy_tile(b + block * kBlock + t * p.box_rows * 128, &weights, split * kWidth + block * 64, row + part * kChunk,
+                            full + 8 * stage);
+              }
             }
           }
           if (active >> mine & 1) {
-            const uint8_t* from = reinterpret_cast<const uint8_t*>(p.x) + part * (kChunk * 2);
-            const uint32_t missing = piece + part * 8 < p.cin / 8 ? absent : ~0u;
+            const uint8_t* from = reinterpret_cast<const uint8_t*>(p.x) + part * (kChunk * 2) + piece * 16;
+            const bool inside = piece + part * 8 < p.cin / 8;
 #pragma unroll
-            for (int i = 0; i < kRows; ++i)
-              copy16(place[i % 8] + stage * S::kStage + i / 8 * 1024, from + source[i], missing & (1u << i));
+            for (int i = 0; i < kRows; ++i) {
+              uint32_t offset;
+              if constexpr (kPacked)
+                offset = source[i];
+              else
+                offset = __shfl_sync(0xffffffffu, source[i % kHeld], i / kHeld, 8);
+              copy16(((place + stage * S::kStage) ^ (i % 8 << 4)) + i * 128, from + offset, !inside || offset == ~0u);
+            }
           }
           copies_arrive(full + 8 * stage);
           advance();
         }
       }
       // Asked for as late as this, the next tile goes to a block that is free.
-      if (threadIdx.x == 0) *shared_item = gridDim.x + atomicAdd(p.next_item, 1);
+      if (threadIdx.x == 0) *shared_item = gridDim.x + atomicInc(p.next_item, items - 1);
       asm volatile("bar.sync 1, 128;" ::: "memory");
       item = *shared_item;
       asm volatile("bar.sync 1, 128;" ::: "memory");
@@ -261,11 +274,12 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
         if (__shfl_sync(0xffffffffu, now.x >> group & 1, 0)) {
           fence_async();
           const uint64_t a_operand = operand(group_rows + stage * S::kStage, 16, 1024);
-          const uint64_t b_operand = operand(ring + stage * S::kStage + S::kRowBytes, kBlock, 1024);
+          const uint64_t b_operand = operand(ring + stage * S::kStage + S::kRowBytes, kExchanged ? 16 : kBlock, 1024);
           pin(sum);
           wgmma_fence();
 #pragma unroll
-          for (int k = 0; k < kChunk / 16; ++k) Wgmma<T, kWidth, 0>::run(sum, a_operand + 2 * k, b_operand + 128 * k);
+          for (int k = 0; k < kChunk / 16; ++k)
+            Wgmma<T, kWidth, 0, kExchanged ? 0 : 1>::run(sum, a_operand + 2 * k, b_operand + (kExchanged ? 2 : 128) * k);
           wgmma_commit();
           wgmma_wait<0>();
           pin(sum);
@@ -298,8 +312,35 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
 #endif
 }
 
-template <class T, int kWidth, int kGroups, int kStages, int kPerSm>
-void launch(const ConvArgs& args, int multiprocessors) {
+// Whether several taps fit into one chunk.
+bool packs(int cin) { return cin <= kChunk / 2 && kChunk % cin == 0; }
+
+// A number that the blocks of a launch count up from 0, and leave at 0. Launches of one stream take
+// turns with it. The launches of a captured graph may later run beside any other: they get their own.
+unsigned* counter(const ConvArgs& args, std::optional<Tensor>& scratch) {
+  cudaStreamCaptureStatus capture;
+  STD_CUDA_CHECK(cudaStreamIsCapturing(args.stream, &capture));
+  if (capture != cudaStreamCaptureStatusNone) {
+    scratch = empty_like_device(*args.like, {1}, ScalarType::Int);
+    STD_CUDA_CHECK(cudaMemsetAsync(scratch->data_ptr(), 0, sizeof(unsigned), args.stream));
+    return static_cast<unsigned*>(scratch->data_ptr());
+  }
+  static std::mutex mutex;
+  static std::map<std::pair<int, cudaStream_t>, unsigned*> counters;
+  int device = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  const std::lock_guard<std::mutex> lock(mutex);
+  unsigned*& found = counters[{device, args.stream}];
+  if (found == nullptr) {
+    STD_CUDA_CHECK(cudaMalloc(&found, sizeof(unsigned)));
+    STD_CUDA_CHECK(cudaMemset(found, 0, sizeof(unsigned)));
+    STD_CUDA_CHECK(cudaDeviceSynchronize());
+  }
+  return found;
+}
+
+template <class T, int kWidth, int kGroups, int kStages, int kPerSm, bool kPacked, bool kExchanged>
+void launch(const ConvArgs& args) {
   using S = Shape<kWidth, kGroups, kPerSm>;
   Params<T> p;
   p.x = static_cast<const T*>(args.x);
@@ -315,38 +356,48 @@ void launch(const ConvArgs& args, int multiprocessors) {
   p.granules = static_cast<int>(args.granules);
   p.tiles = static_cast<int>(ceil_div(args.granules, kGroups));
   p.splits = static_cast<int>(ceil_div(args.cout, kWidth));
-  p.taps_per_chunk = args.cin <= kChunk / 2 && kChunk % args.cin == 0 ? kChunk / args.cin : 1;
+  p.taps_per_chunk = kPacked ? kChunk / args.cin : 1;
   p.chunks_per_tap = static_cast<int>(ceil_div(args.cin, kChunk));
-  // A box may reach into the next tap's rows: they meet the zeros behind the input's last channel.
-  p.box_rows = p.taps_per_chunk > 1 ? args.cin : kChunk;
-  const CUtensorMap weights =
-      hopper::describe_matrix(args.weight, std::is_same_v<T, __nv_bfloat16>, int64_t{args.num_taps} * args.cin, args.cout,
-                              p.box_rows);
-  const Tensor next_item = empty_like_device(*args.like, {1}, ScalarType::Int);
-  p.next_item = static_cast<int*>(next_item.data_ptr());
-  STD_CUDA_CHECK(cudaMemsetAsync(p.next_item, 0, sizeof(int), args.stream));
+  // A box may reach into the next tap's rows: they meet the zeros behind the input's last channel, or
+  // make columns that nobody keeps.
+  p.box_rows = kExchanged ? kWidth : kPacked ? args.cin : kChunk;
+  const CUtensorMap weights = hopper::describe_matrix(args.weight, std::is_same_v<T, __nv_bfloat16>,
+                                                      int64_t{args.num_taps} * (kExchanged ? args.cout : args.cin),
+                                                      kExchanged ? args.cin : args.cout, p.box_rows);
+  std::optional<Tensor> scratch;
+  p.next_item = counter(args, scratch);
   constexpr int shared = S::shared(kStages);
-  const auto kernel = conv_kernel<T, kWidth, kGroups, kStages, kPerSm>;
-  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-  const int items = p.tiles * p.splits, blocks = multiprocessors * kPerSm;
+  constexpr auto kernel = conv_kernel<T, kWidth, kGroups, kStages, kPerSm, kPacked, kExchanged>;
+  allow_shared<kernel>(shared);
+  const int items = p.tiles * p.splits, blocks = device_facts().multiprocessors * kPerSm;
   kernel<<<items < blocks ? items : blocks, S::kThreads, shared, args.stream>>>(weights, p);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
-template <class T>
-void choose(const ConvArgs& args, int multiprocessors) {
+template <class T, bool kExchanged>
+void choose(const ConvArgs& args) {
+  const int multiprocessors = device_facts().multiprocessors;
   // Tall tiles read the weights half as often; short ones leave no multiprocessor idle.
-  const auto blocks = [&](int groups, int width) {
-    return ceil_div(args.granules, groups) * ceil_div(args.cout, width);
-  };
-  if (args.cout <= 32) return launch<T, 32, 2, 4, 2>(args, multiprocessors);
-  if (args.cout <= 64) return launch<T, 64, 2, 4, 2>(args, multiprocessors);
+  const auto blocks = [&](int groups, int width) { return ceil_div(args.granules, groups) * ceil_div(args.cout, width); };
+  if constexpr (!kExchanged) {
+    if (packs(args.cin)) {
+      if (args.cout <= 32) return launch<T, 32, 2, 4, 2, true, false>(args);
+      return launch<T, 64, 2, 4, 2, true, false>(args);
+    }
+  }
+  if (args.cout <= 32) return launch<T, 32, 2, 4, 2, false, kExchanged>(args);
+  if (args.cout <= 64) return launch<T, 64, 2, 4, 2, false, kExchanged>(args);
   const bool tall = blocks(4, 128) >= 2 * multiprocessors;
   if (args.cout % 96 == 0 && args.cout % 128 != 0)
-    return tall ? launch<T, 96, 4, 4, 1>(args, multiprocessors) : launch<T, 96, 2, 6, 1>(args, multiprocessors);
-  if (tall) return launch<T, 128, 4, 4, 1>(args, multiprocessors);
-  if (blocks(2, 128) >= multiprocessors) return launch<T, 128, 2, 6, 1>(args, multiprocessors);
-  return launch<T, 64, 2, 4, 2>(args, multiprocessors);
+    return tall ? launch<T, 96, 4, 4, 1, false, kExchanged>(args) : launch<T, 96, 2, 6, 1, false, kExchanged>(args);
+  if (tall) return launch<T, 128, 4, 4, 1, false, kExchanged>(args);
+  if (blocks(2, 128) >= multiprocessors) return launch<T, 128, 2, 6, 1, false, kExchanged>(args);
+  return launch<T, 64, 2, 4, 2, false, kExchanged>(args);
+}
+
+template <class T>
+void choose(const ConvArgs& args) {
+  args.exchanged ? choose<T, true>(args) : choose<T, false>(args);
 }
 
 }  // namespace
@@ -359,13 +410,11 @@ bool conv_wgmma(const ConvArgs& args) {
   for (const void* pointer : {args.x, args.weight, args.bias, static_cast<const void*>(args.out)})
     if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;
   if (!hopper::available()) return false;
-  int device = 0, multiprocessors = 0;
-  STD_CUDA_CHECK(cudaGetDevice(&device));
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  if (args.exchanged && packs(args.cin)) return false;
   if (args.dtype == ScalarType::BFloat16)
-    choose<__nv_bfloat16>(args, multiprocessors);
+    choose<__nv_bfloat16>(args);
   else
-    choose<__half>(args, multiprocessors);
+    choose<__half>(args);
   return true;
 }
 

@@ -8,6 +8,9 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
+#include <mutex>
+
 namespace perception {
 
 // Makes the device of a tensor current for the life of the object and knows torch's stream there.
@@ -25,9 +28,55 @@ class Device {
   cudaStream_t stream_;
 };
 
-// Uninitialized memory on the device of `like`, from torch's caching allocator.
+// Uninitialized memory on the device of `like`, from torch's caching allocator; without the
+// dispatcher, which costs more than the allocation.
 inline Tensor empty_like_device(const Tensor& like, std::initializer_list<int64_t> size, ScalarType dtype) {
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(size.begin(), size.size()), dtype);
+  int64_t strides[4], step = 1;
+  STD_TORCH_CHECK(size.size() <= 4, "empty_like_device: at most four axes");
+  for (int i = static_cast<int>(size.size()) - 1; i >= 0; --i) {
+    strides[i] = step;
+    step *= size.begin()[i] > 0 ? size.begin()[i] : 1;
+  }
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<int64_t>(size.size()), size.begin(), strides,
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), aoti_torch_device_type_cuda(),
+      like.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
+// The tensor itself where it is contiguous: asking the dispatcher for that costs microseconds.
+inline Tensor as_contiguous(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
+
+// Facts of the current device, asked for once.
+struct DeviceFacts {
+  int multiprocessors = 0, major = 0;
+};
+inline const DeviceFacts& device_facts() {
+  constexpr int kMostDevices = 64;
+  static DeviceFacts facts[kMostDevices];
+  static std::once_flag known[kMostDevices];
+  int device = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_TORCH_CHECK(device < kMostDevices, "more than 64 GPUs");
+  std::call_once(known[device], [&] {
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&facts[device].multiprocessors, cudaDevAttrMultiProcessorCount, device));
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&facts[device].major, cudaDevAttrComputeCapabilityMajor, device));
+  });
+  return facts[device];
+}
+
+// Lets a kernel take more than 48 KB of shared memory; remembers on which devices it may. One flag
+// set a kernel: `template <auto kernel>`.
+template <auto kernel>
+void allow_shared(int bytes) {
+  static std::atomic<uint64_t> allowed{0};
+  int device = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  const uint64_t bit = uint64_t{1} << (device & 63);
+  if (allowed.load(std::memory_order_relaxed) & bit) return;
+  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  allowed.fetch_or(bit, std::memory_order_relaxed);
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

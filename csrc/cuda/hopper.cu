@@ -25,11 +25,6 @@ CUtensorMap describe_matrix(const void* data, bool bfloat16, int64_t rows, int64
   return map;
 }
 
-bool available() {
-  int device = 0, major = 0;
-  STD_CUDA_CHECK(cudaGetDevice(&device));
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  return major == 9;
-}
+bool available() { return device_facts().major == 9; }
 
 }  // namespace perception::hopper

@@ -105,79 +105,79 @@ __device__ inline void pin(float (&values)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(values[i])::"memory");
 }
 
-// acc[64 x N] += A[64 x 16] B[16 x N], float32 sums. kTransposeA: A is stored with its rows (not the
-// contraction) contiguous. B always has its columns contiguous.
-template <class T, int N, int kTransposeA>
+// acc[64 x N] += A[64 x 16] B[16 x N], float32 sums. Where kTranspose is 1 an operand is stored
+// with its rows (A) or columns (B) contiguous, where it is 0 with the contraction contiguous.
+template <class T, int N, int kTransposeA, int kTransposeB>
 struct Wgmma;
 
-template <int kTransposeA>
-struct Wgmma<__nv_bfloat16, 32, kTransposeA> {
+template <int kTransposeA, int kTransposeB>
+struct Wgmma<__nv_bfloat16, 32, kTransposeA, kTransposeB> {
   __device__ static void run(float (&d)[16], uint64_t a, uint64_t b) {
     asm volatile(
         "{\n.reg .pred on;\nsetp.ne.b32 on, 1, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-        "}, %16, %17, on, 1, 1, %18, 1;\n}"
+        "}, %16, %17, on, 1, 1, %18, %19;\n}"
         :
         "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
         "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
         "+f"(d[14]), "+f"(d[15])
-        : "l"(a), "l"(b), "n"(kTransposeA));
+        : "l"(a), "l"(b), "n"(kTransposeA), "n"(kTransposeB));
   }
 };
-template <int kTransposeA>
-struct Wgmma<__half, 32, kTransposeA> {
+template <int kTransposeA, int kTransposeB>
+struct Wgmma<__half, 32, kTransposeA, kTransposeB> {
   __device__ static void run(float (&d)[16], uint64_t a, uint64_t b) {
     asm volatile(
         "{\n.reg .pred on;\nsetp.ne.b32 on, 1, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-        "}, %16, %17, on, 1, 1, %18, 1;\n}"
+        "}, %16, %17, on, 1, 1, %18, %19;\n}"
         :
         "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
         "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
         "+f"(d[14]), "+f"(d[15])
-        : "l"(a), "l"(b), "n"(kTransposeA));
+        : "l"(a), "l"(b), "n"(kTransposeA), "n"(kTransposeB));
   }
 };
-template <int kTransposeA>
-struct Wgmma<__nv_bfloat16, 64, kTransposeA> {
+template <int kTransposeA, int kTransposeB>
+struct Wgmma<__nv_bfloat16, 64, kTransposeA, kTransposeB> {
   __device__ static void run(float (&d)[32], uint64_t a, uint64_t b) {
     asm volatile(
         "{\n.reg .pred on;\nsetp.ne.b32 on, 1, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, on, 1, 1, %34, 1;\n}"
+        "}, %32, %33, on, 1, 1, %34, %35;\n}"
         :
         "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
         "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
         "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
         "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
         "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-        : "l"(a), "l"(b), "n"(kTransposeA));
+        : "l"(a), "l"(b), "n"(kTransposeA), "n"(kTransposeB));
   }
 };
-template <int kTransposeA>
-struct Wgmma<__half, 64, kTransposeA> {
+template <int kTransposeA, int kTransposeB>
+struct Wgmma<__half, 64, kTransposeA, kTransposeB> {
   __device__ static void run(float (&d)[32], uint64_t a, uint64_t b) {
     asm volatile(
         "{\n.reg .pred on;\nsetp.ne.b32 on, 1, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, on, 1, 1, %34, 1;\n}"
+        "}, %32, %33, on, 1, 1, %34, %35;\n}"
         :
         "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
         "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
         "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
         "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
         "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-        : "l"(a), "l"(b), "n"(kTransposeA));
+        : "l"(a), "l"(b), "n"(kTransposeA), "n"(kTransposeB));
   }
 };
-template <int kTransposeA>
-struct Wgmma<__nv_bfloat16, 96, kTransposeA> {
+template <int kTransposeA, int kTransposeB>
+struct Wgmma<__nv_bfloat16, 96, kTransposeA, kTransposeB> {
   __device__ static void run(float (&d)[48], uint64_t a, uint64_t b) {
     asm volatile(
         "{\n.reg .pred on;\nsetp.ne.b32 on, 1, 0;\n"
@@ -185,7 +185,7 @@ struct Wgmma<__nv_bfloat16, 96, kTransposeA> {
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-        "}, %48, %49, on, 1, 1, %50, 1;\n}"
+        "}, %48, %49, on, 1, 1, %50, %51;\n}"
         :
         "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
         "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
@@ -194,11 +194,11 @@ struct Wgmma<__nv_bfloat16, 96, kTransposeA> {
         "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]),
         "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),
         "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47])
-        : "l"(a), "l"(b), "n"(kTransposeA));
+        : "l"(a), "l"(b), "n"(kTransposeA), "n"(kTransposeB));
   }
 };
-template <int kTransposeA>
-struct Wgmma<__half, 96, kTransposeA> {
+template <int kTransposeA, int kTransposeB>
+struct Wgmma<__half, 96, kTransposeA, kTransposeB> {
   __device__ static void run(float (&d)[48], uint64_t a, uint64_t b) {
     asm volatile(
         "{\n.reg .pred on;\nsetp.ne.b32 on, 1, 0;\n"
@@ -206,7 +206,7 @@ struct Wgmma<__half, 96, kTransposeA> {
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-        "}, %48, %49, on, 1, 1, %50, 1;\n}"
+        "}, %48, %49, on, 1, 1, %50, %51;\n}"
         :
         "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
         "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
@@ -215,11 +215,11 @@ struct Wgmma<__half, 96, kTransposeA> {
         "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]),
         "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),
         "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47])
-        : "l"(a), "l"(b), "n"(kTransposeA));
+        : "l"(a), "l"(b), "n"(kTransposeA), "n"(kTransposeB));
   }
 };
-template <int kTransposeA>
-struct Wgmma<__nv_bfloat16, 128, kTransposeA> {
+template <int kTransposeA, int kTransposeB>
+struct Wgmma<__nv_bfloat16, 128, kTransposeA, kTransposeB> {
   __device__ static void run(float (&d)[64], uint64_t a, uint64_t b) {
     asm volatile(
         "{\n.reg .pred on;\nsetp.ne.b32 on, 1, 0;\n"
@@ -228,7 +228,7 @@ struct Wgmma<__nv_bfloat16, 128, kTransposeA> {
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, %64, %65, on, 1, 1, %66, 1;\n}"
+        "}, %64, %65, on, 1, 1, %66, %67;\n}"
         :
         "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
         "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
@@ -240,11 +240,11 @@ struct Wgmma<__nv_bfloat16, 128, kTransposeA> {
         "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
         "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),
         "+f"(d[63])
-        : "l"(a), "l"(b), "n"(kTransposeA));
+        : "l"(a), "l"(b), "n"(kTransposeA), "n"(kTransposeB));
   }
 };
-template <int kTransposeA>
-struct Wgmma<__half, 128, kTransposeA> {
+template <int kTransposeA, int kTransposeB>
+struct Wgmma<__half, 128, kTransposeA, kTransposeB> {
   __device__ static void run(float (&d)[64], uint64_t a, uint64_t b) {
     asm volatile(
         "{\n.reg .pred on;\nsetp.ne.b32 on, 1, 0;\n"
@@ -253,7 +253,7 @@ struct Wgmma<__half, 128, kTransposeA> {
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, %64, %65, on, 1, 1, %66, 1;\n}"
+        "}, %64, %65, on, 1, 1, %66, %67;\n}"
         :
         "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
         "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
@@ -265,7 +265,7 @@ struct Wgmma<__half, 128, kTransposeA> {
         "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
         "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),
         "+f"(d[63])
-        : "l"(a), "l"(b), "n"(kTransposeA));
+        : "l"(a), "l"(b), "n"(kTransposeA), "n"(kTransposeB));
   }
 };
 

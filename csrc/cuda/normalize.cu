@@ -1,4 +1,4 @@
-// Normalization with given statistics, in one launch.
+// Normalization with given statistics, and the running statistics themselves, in one launch each.
 // Limit: bytes, x read once and y written once.
 #include "cuda/cuda.cuh"
 
@@ -80,7 +80,7 @@ Tensor normalize(const Tensor& x, const Tensor& mean, const Tensor& var, const s
   for (const auto* t : {&weight, &bias})
     if (*t) STD_TORCH_CHECK((*t)->numel() == columns && (*t)->is_contiguous(), "normalize: weight and bias must be [C]");
   const Device device(x);
-  const Tensor x_c = torch::stable::contiguous(x);
+  const Tensor x_c = as_contiguous(x);
   Tensor y = torch::stable::empty_like(x_c);
   if (y.numel() == 0) return y;
   dispatch_floating(x.scalar_type(), "normalize", [&](auto tag) {
@@ -107,7 +107,41 @@ Tensor normalize(const Tensor& x, const Tensor& mean, const Tensor& var, const s
   return y;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(perception, CUDA, m) { m.impl("normalize", TORCH_BOX(&normalize)); }
+template <class T>
+__global__ void track_kernel(T* running_mean, T* running_var, int64_t* batches, Column<double> mean, Column<double> var,
+                             double unbias, double momentum, int channels) {
+  for (int c = threadIdx.x; c < channels; c += blockDim.x) {
+    const double old_mean = widen(running_mean[c]), old_var = widen(running_var[c]);
+    running_mean[c] = static_cast<T>(static_cast<Accumulator<T>>(old_mean + momentum * (mean.at(c, 0) - old_mean)));
+    running_var[c] = static_cast<T>(static_cast<Accumulator<T>>(old_var + momentum * (var.at(c, 1) * unbias - old_var)));
+  }
+  if (threadIdx.x == 0) ++*batches;
+}
+
+void track_statistics(const Tensor& running_mean, const Tensor& running_var, const Tensor& batches, const Tensor& mean,
+                      const Tensor& var, double unbias, double momentum) {
+  const int64_t channels = running_mean.numel();
+  for (const Tensor* t : {&running_var, &mean, &var})
+    STD_TORCH_CHECK(t->numel() == channels && t->is_contiguous(), "track_statistics: the statistics must be [C]");
+  STD_TORCH_CHECK(running_mean.is_contiguous() && running_mean.scalar_type() == running_var.scalar_type() &&
+                      batches.scalar_type() == ScalarType::Long,
+                  "track_statistics: the running statistics must be of one dtype, batches int64");
+  for (const Tensor* t : {&running_var, &batches, &mean, &var}) check_same_device(running_mean, *t, "track_statistics");
+  const Device device(running_mean);
+  dispatch_floating(running_mean.scalar_type(), "track_statistics", [&](auto tag) {
+    using T = decltype(tag);
+    track_kernel<T><<<1, 256, 0, device.stream()>>>(
+        static_cast<T*>(running_mean.data_ptr()), static_cast<T*>(running_var.data_ptr()),
+        static_cast<int64_t*>(batches.data_ptr()), column<double>(mean), column<double>(var), unbias, momentum,
+        static_cast<int>(channels));
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+STABLE_TORCH_LIBRARY_IMPL(perception, CUDA, m) { 
+  m.impl("normalize", TORCH_BOX(&normalize));
+  m.impl("track_statistics", TORCH_BOX(&track_statistics));
+}
 
 }  // namespace
 }  // namespace perception

@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(128 + 128 * kGroups, kPerSm) weight_grad_kerne
       for (int k = 0; k < kPairs / 16; ++k)
 #pragma unroll
         for (int h = 0; h < kHeight; ++h)
-          Wgmma<T, kWidth, 1>::run(sum[h], operand(a + (group * kHeight + h) * kBlock, kBlock, 1024) + 128 * k, b_operand + 128 * k);
+          Wgmma<T, kWidth, 1, 1>::run(sum[h], operand(a + (group * kHeight + h) * kBlock, kBlock, 1024) + 128 * k, b_operand + 128 * k);
       wgmma_commit();
       wgmma_wait<0>();
 #pragma unroll
@@ -256,8 +256,8 @@ void launch(const WeightGradArgs& args, int multiprocessors) {
   p.num_taps = args.num_taps;
   p.row_tiles = static_cast<int>(row_tiles);
   constexpr int shared = S::shared(kStages);
-  const auto kernel = weight_grad_kernel<T, kWidth, kGroups, kHeight, kStages, kPerSm>;
-  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+  constexpr auto kernel = weight_grad_kernel<T, kWidth, kGroups, kHeight, kStages, kPerSm>;
+  allow_shared<kernel>(shared);
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(tiles));
   kernel<<<grid, 128 + 128 * kGroups, shared, args.stream>>>(p);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -290,9 +290,7 @@ bool conv_weight_grad_wgmma(const WeightGradArgs& args) {
   for (const void* pointer : {args.x, args.grad, static_cast<const void*>(args.dw)})
     if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;
   if (!hopper::available()) return false;
-  int device = 0, multiprocessors = 0;
-  STD_CUDA_CHECK(cudaGetDevice(&device));
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  const int multiprocessors = device_facts().multiprocessors;
   if (args.dtype == ScalarType::BFloat16)
     choose<__nv_bfloat16>(args, multiprocessors);
   else

@@ -64,7 +64,8 @@ def _batch_norm_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
         y = batch_norm_twin(x, weight, bias, ctx.eps)[0]
         found = iter(torch.autograd.grad(y, inputs, grad, create_graph=True))
         return *(next(found) if wanted else None for wanted in ctx.needs_input_grad[:3]), None
-    dx, dweight, dbias = ops.batch_norm_backward(grad, x, weight, mean, var, ctx.eps)
+    with torch._C._AutoDispatchBelowAutograd():
+        dx, dweight, dbias = ops.batch_norm_backward(grad, x, weight, mean, var, ctx.eps)
     return (
         dx,
         None if weight is None else dweight.to(weight.dtype),
@@ -85,13 +86,27 @@ class _BatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        output = ops.batch_norm(x, weight, bias, eps)
+        with torch._C._AutoDispatchBelowAutograd():
+            output = ops.batch_norm(x, weight, bias, eps)
         _setup_batch_norm(ctx, (x, weight, bias, eps), output)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *statistics: Any) -> tuple:
         return _batch_norm_backward(ctx, grad, *statistics)
+
+
+@torch.library.register_fake("perception::track_statistics")
+def _(
+    running_mean: Tensor,
+    running_var: Tensor,
+    batches: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    unbias: float,
+    momentum: float,
+) -> None:
+    return None
 
 
 @torch.library.register_fake("perception::normalize")
@@ -131,19 +146,22 @@ class BatchNorm(nn.BatchNorm1d):
         self._track(mean, var, features.shape[0])
         return y
 
-    def _track(self, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
+    def _track(self, mean: Tensor, var: Tensor, count: float) -> None:
         """Moves the running statistics towards a batch's mean and biased variance."""
         if not self.training or self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
         momentum = self.momentum
         if momentum is None:
-            momentum = 1.0 / float(self.num_batches_tracked)
-        running = [self.running_mean, self.running_var]
-        batch = [mean.detach(), var.detach() * (count / (count - 1))]
-        torch._foreach_lerp_(
-            running, [new.to(old.dtype) for new, old in zip(batch, running, strict=True)], momentum
+            momentum = 1.0 / (float(self.num_batches_tracked) + 1)
+        ops.track_statistics(
+            self.running_mean,
+            self.running_var,
+            self.num_batches_tracked,
+            mean.detach(),
+            var.detach(),
+            count / (count - 1),
+            momentum,
         )
 
     def _with_running(self, features: Tensor) -> Tensor:
@@ -181,7 +199,8 @@ class SyncBatchNorm(BatchNorm):
         wide = features.double() if features.dtype == torch.float64 else features.float()
         count = wide.new_tensor([float(features.shape[0])])
         torch.distributed.all_reduce(count)
-        if float(count) < 2:
+        total = float(count)
+        if total < 2:
             return self._with_running(features)
         mean = all_reduce(sum_rows(wide)) / count
         centred = wide - mean
@@ -189,7 +208,7 @@ class SyncBatchNorm(BatchNorm):
         y = centred * torch.rsqrt(var + self.eps)
         y = y if self.weight is None else y * self.weight
         y = y if self.bias is None else y + self.bias
-        self._track(mean, var, count)
+        self._track(mean, var, total)
         return y.to(features.dtype)
 
     @classmethod

@@ -6,6 +6,7 @@ backwards of both are made of the same two operators, so that every derivative e
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from perception.sparse.kernel_map import KernelMap, Pairs, transpose_map
 from perception.sparse.ops import sum_rows
 
 __all__ = ["conv"]
+
+# The kernels without the autograd layer of the dispatcher, which is Python and takes longer than they.
+_below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 def conv(
@@ -96,7 +100,8 @@ class _Conv(torch.autograd.Function):
         ctx.cast = x if x is not features else None, w if w is not weight else None
         ctx.plan, ctx.reverse, ctx.groups, ctx.tf32 = plan, reverse, groups, tf32
         b = None if bias is None else bias.to(dtype)
-        return ops.conv(x, w, b, plan, reverse, num_out, groups, tf32)
+        with _below_autograd():
+            return ops.conv(x, w, b, plan, reverse, num_out, groups, tf32)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
@@ -106,9 +111,11 @@ class _Conv(torch.autograd.Function):
             x = features.to(grad.dtype)
         if w is None or torch.is_grad_enabled():
             w = weight.to(grad.dtype)
-        by_x, by_weight, by_bias = _gradients(
-            ctx, grad, x, w, bias, ctx.plan, ctx.reverse, ctx.needs_input_grad
-        )
+        below = contextlib.nullcontext if torch.is_grad_enabled() else _below_autograd
+        with below():
+            by_x, by_weight, by_bias = _gradients(
+                ctx, grad, x, w, bias, ctx.plan, ctx.reverse, ctx.needs_input_grad
+            )
         return (
             None if by_x is None else by_x.to(features.dtype),
             None if by_weight is None else by_weight.to(weight.dtype),
