@@ -37,6 +37,7 @@ STABLE_TORCH_LIBRARY(perception, m) {
   m.def("tile_table(Tensor table, int[] rank) -> (Tensor rows, Tensor order, Tensor taps)");
   m.def("segment_sum(Tensor x, Tensor rows, Tensor ptr, Tensor? weights, bool mean) -> Tensor");
   m.def("segment_argmax(Tensor x, Tensor rows, Tensor ptr) -> Tensor");
+  m.def("segment_max_grad(Tensor grad, Tensor arg, Tensor segments, Tensor ptr) -> Tensor");
   m.def("sum_rows(Tensor x) -> Tensor");
   m.def("batch_norm(Tensor x, Tensor? weight, Tensor? bias, float eps) -> (Tensor y, Tensor mean, Tensor var)");
   m.def(

@@ -113,9 +113,45 @@ Tensor segment_argmax(const Tensor& x_tensor, const Tensor& rows_tensor, const T
   return out_tensor;
 }
 
+// The gradient of the largest entries: row i of x gets, in every channel, what came to the segments
+// (segments[p] for p in ptr[i] .. ptr[i + 1]) whose largest entry it is.
+Tensor segment_max_grad(const Tensor& grad_tensor, const Tensor& arg_tensor, const Tensor& segments_tensor,
+                        const Tensor& ptr_tensor) {
+  check(grad_tensor, segments_tensor, ptr_tensor, "segment_max_grad");
+  STD_TORCH_CHECK(arg_tensor.dim() == 2 && arg_tensor.scalar_type() == ScalarType::Long &&
+                      arg_tensor.size(0) == grad_tensor.size(0) && arg_tensor.size(1) == grad_tensor.size(1),
+                  "segment_max_grad: arg must be int64 [M, C] as grad");
+  const Tensor grad_c = torch::stable::contiguous(grad_tensor), arg_c = torch::stable::contiguous(arg_tensor),
+               segments_c = torch::stable::contiguous(segments_tensor), ptr_c = torch::stable::contiguous(ptr_tensor);
+  const Segments s(grad_c, segments_c, ptr_c, "segment_max_grad");
+  Tensor out_tensor = empty({s.count, s.channels}, grad_c.scalar_type());
+  const int64_t* arg = arg_c.const_data_ptr<int64_t>();
+  dispatch_floating(grad_c.scalar_type(), "segment_max_grad", [&](auto tag) {
+    using T = decltype(tag);
+    using A = Accumulator<T>;
+    const T* grad = grad_c.const_data_ptr<T>();
+    T* out = out_tensor.mutable_data_ptr<T>();
+    parallel_blocks(s.count, kBlock, [&](int64_t, int64_t begin, int64_t end) {
+      std::vector<double> sum(s.channels);
+      for (int64_t i = begin; i < end; ++i) {
+        std::fill(sum.begin(), sum.end(), 0.0);
+        for (int64_t p = s.ptr[i]; p < s.ptr[i + 1]; ++p) {
+          if (s.rows[p] < 0) continue;
+          const int64_t at = int64_t{s.rows[p]} * s.channels;
+          for (int64_t c = 0; c < s.channels; ++c)
+            if (arg[at + c] == i) sum[c] += static_cast<double>(static_cast<A>(grad[at + c]));
+        }
+        for (int64_t c = 0; c < s.channels; ++c) out[i * s.channels + c] = static_cast<T>(static_cast<A>(sum[c]));
+      }
+    });
+  });
+  return out_tensor;
+}
+
 STABLE_TORCH_LIBRARY_IMPL(perception, CPU, m) {
   m.impl("segment_sum", TORCH_BOX(&segment_sum));
   m.impl("segment_argmax", TORCH_BOX(&segment_argmax));
+  m.impl("segment_max_grad", TORCH_BOX(&segment_max_grad));
 }
 
 }  // namespace

@@ -75,6 +75,7 @@ add_library(perception_cuda MODULE
   cuda/points.cu
   cuda/reach.cu
   cuda/segment.cu
+  cuda/segment_max.cu
   cuda/tiles.cu
   cuda/unique.cu
   cuda/weight_grad_mma.cu

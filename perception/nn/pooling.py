@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from perception.nn.conv import SparseKernel, check_input, made_from
 from perception.sparse.offsets import per_axis
-from perception.sparse.ops import segment_argmax, segment_sum
+from perception.sparse.ops import segment_max, segment_sum
 from perception.sparse.sites import Sites
 from perception.sparse.tensor import SparseTensor
 
@@ -22,8 +22,7 @@ def pool_segments(features: Tensor, rows: Tensor, ptr: Tensor, mode: str) -> Ten
     An empty segment gives zeros.
     """
     if mode == "max" and features.shape[0]:
-        arg = segment_argmax(features, rows, ptr)
-        return torch.where(arg >= 0, features.gather(0, arg.clamp(min=0)), 0)
+        return segment_max(features, rows, ptr)
     return segment_sum(features, rows, ptr, mean=mode == "avg")
 
 

@@ -195,8 +195,8 @@ def _gradients(
     transposed: list[Tensor],
     wanted: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    reverse = _reverse(plan, transposed, x.shape[0])
     by_x = by_weight = by_bias = None
+    reverse = _reverse(plan, transposed, x.shape[0]) if wanted[0] or wanted[1] else []
     if wanted[0]:
         swapped = _swap_channels(weight, ctx.groups)
         by_x = ops.conv(grad, swapped, None, reverse, plan, x.shape[0], ctx.groups, ctx.tf32)

@@ -149,7 +149,7 @@ class TableMap(KernelMap):
         rows, order, taps = self.tiles
         with torch.inference_mode(False):
             reversed_taps = taps.clone()
-            reversed_taps[0, 0] = 1  # the header of csrc/cuda/conv.cuh
+            reversed_taps[0, :1].fill_(1)  # the header of csrc/cuda/conv.cuh
         return rows, order, reversed_taps
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "point_sites",
     "reach_sites",
     "segment_argmax",
+    "segment_max",
     "segment_sum",
     "sum_rows",
     "unique_sites",
@@ -337,6 +338,58 @@ def segment_argmax_twin(x: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
 @_fake("perception::segment_argmax")
 def _(x: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
     return x.new_empty(ptr.shape[0] - 1, x.shape[1], dtype=torch.int64)
+
+
+class _SegmentMax(torch.autograd.Function):
+    """Values at the arguments; a gradient that sums in the order of the list, not of the threads."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, arg: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
+        ctx.save_for_backward(arg, rows, ptr)
+        ctx.num_rows = x.shape[0]
+        return torch.where(arg >= 0, x.gather(0, arg.clamp(min=0)), 0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        arg, rows, ptr = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            kept = torch.where(arg >= 0, grad, 0)
+            zeros = grad.new_zeros(ctx.num_rows, grad.shape[1])
+            return zeros.scatter_add(0, arg.clamp(min=0), kept), None, None, None
+        entries = rows.shape[0]
+        covered = torch.arange(entries, device=ptr.device) < ptr[-1]
+        order, back_ptr = group_by(torch.where(covered, rows, -1), ctx.num_rows)
+        segments = segment_of_entries(ptr, entries)[order.long()].int()
+        return ops.segment_max_grad(grad, arg, segments, back_ptr), None, None, None
+
+
+def segment_max(x: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
+    """The largest entry of each segment and channel, ``[M, C]``, 0 where the segment is empty.
+
+    Args:
+        x: ``[N > 0, C]``; rows: ``[P] int32``, no row twice in a segment; ptr: ``[M + 1] int64``.
+
+    Returns:
+        Differentiable with respect to x: the gradient goes to the first of equal entries.
+    """
+    arg = segment_argmax(x, rows, ptr)
+    if torch.compiler.is_compiling():
+        return torch.where(arg >= 0, x.gather(0, arg.clamp(min=0)), 0)
+    return _SegmentMax.apply(x, arg, rows, ptr)
+
+
+def segment_max_grad_twin(grad: Tensor, arg: Tensor, segments: Tensor, ptr: Tensor) -> Tensor:
+    out = grad.new_zeros(ptr.shape[0] - 1, grad.shape[1])
+    for row, (begin, end) in enumerate(zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True)):
+        for segment in segments[begin:end].tolist():
+            if segment >= 0:
+                out[row] += torch.where(arg[segment] == row, grad[segment], 0)
+    return out
+
+
+@_fake("perception::segment_max_grad")
+def _(grad: Tensor, arg: Tensor, segments: Tensor, ptr: Tensor) -> Tensor:
+    return grad.new_empty(ptr.shape[0] - 1, grad.shape[1])
 
 
 # -- sums over all rows ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from contextlib import AbstractContextManager
@@ -28,6 +29,13 @@ _serial = itertools.count()
 def _plans_outlive_inference_mode() -> AbstractContextManager:
     # A plan made while validating may be used by a training step on the same sites.
     return torch.inference_mode(False)
+
+
+@functools.lru_cache(maxsize=256)
+def _row_of(values: tuple[int, ...], device: torch.device) -> Tensor:
+    # Kept, for a copy to a GPU waits for the GPU.
+    with _plans_outlive_inference_mode():
+        return torch.tensor(values, dtype=torch.int32, device=device)
 
 
 class Sites:
@@ -175,7 +183,7 @@ class Sites:
         key = ("stride", stride)
         if key in self._derived:
             return self._derived[key]
-        step = torch.tensor((1, *stride), dtype=torch.int32, device=self.device)
+        step = _row_of((1, *stride), self.device)
         with _plans_outlive_inference_mode():
             coords = unique_sites(torch.div(self.coords, step, rounding_mode="floor"))[0]
         return self._derive(key, coords, coarser(self.stride, stride))
