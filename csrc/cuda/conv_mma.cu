@@ -2,9 +2,9 @@
 // and number of groups.
 //
 // A block takes one or two granules of output slots and up to 128 output channels. It lists the taps that
-// its granules have and walks them in steps of 64 bytes of input channels (several taps a step when they
+// its granules have and walks them in steps of 64 or 128 bytes of input channels (several taps a step when they
 // have few channels): input rows are gathered and weights copied to shared memory by asynchronous copies,
-// three steps ahead, and the row numbers six steps ahead. A warp takes 32 slots and leaves out what none of
+// two or three steps ahead, and the row numbers as many again. A warp takes 32 slots and leaves out what none of
 // them has. Sums stay in registers in float32; taps are added in order.
 //
 // Limits: 2 * pairs * Cin * Cout operations, and the gathered rows out of the L2 cache:
@@ -15,10 +15,9 @@
 namespace perception {
 namespace {
 
-constexpr int kStages = 4;            // steps in shared memory
-constexpr int kRing = 2 * kStages;    // tap sets whose row numbers are in shared memory
-constexpr int kRowBytes = 64;         // input channels of a step
-constexpr int kListed = 1024;         // taps listed at a time
+constexpr int kRing = 8;        // tap sets whose row numbers are in shared memory: two for every stage
+constexpr int kListed = 1024;   // taps listed at a time
+constexpr int kNarrowStep = 64; // bytes of input channels of a step where taps may share one
 constexpr uint32_t kTapMask = (1u << 30) - 1;
 
 struct ConvParams {
@@ -46,7 +45,11 @@ struct ConvTile {
   static constexpr int kRows = kRows_, kColumns = kColumns_;
   static constexpr bool kWide = kWide_;
   static constexpr int kElement = sizeof(T);
-  static constexpr int kDepth = kRowBytes / kElement;  // channels of a step: two of the tensor cores' steps
+  // Input channels of a step: bytes, numbers, steps of the tensor cores. Steps in shared memory.
+  static constexpr int kRowBytes = kWide && kElement == 4 && (kColumns == 64 || kColumns == 96) ? 128 : kNarrowStep;
+  static constexpr int kDepth = kRowBytes / kElement;
+  static constexpr int kSteps = kDepth / Math::kDepth;
+  static constexpr int kStages = kRowBytes == 64 ? 4 : 3;
   static constexpr int kWarps = kRows / (kColumns > 32 ? 16 : 32);
   static constexpr int kThreads = kWarps * 32;
   // Blocks on a multiprocessor: leaves a thread 128 registers, more where three terms need them.
@@ -61,8 +64,12 @@ struct ConvTile {
   static constexpr int kStage = kLeft + kDepth * kStride;
   static constexpr int kPipeline = kStages * kStage;
   static constexpr int kOutStride = kWarpColumns * kElement + 16;
-  static_assert(kDepth == 2 * Math::kDepth && kRows % kGranule == 0 && kStage % 16 == 0, "a tile's shape");
+  static_assert((kWide || kSteps == 2) && 2 * kStages <= kRing && kRows % kGranule == 0 && kStage % 16 == 0, "its shape");
   static_assert(kElement == 4 || kWarps * kWarpRows * kOutStride <= kPipeline, "the output fits the pipeline's memory");
+  // Where the 16 bytes of a row are kept, so that eight rows can be read at once.
+  __device__ static int swizzle(int row, int vector) {
+    return row * kRowBytes + ((vector ^ (kRowBytes == 64 ? row >> 1 & 3 : row & 7)) << 4);
+  }
   static int shared(int pack) { return kPipeline + kRing * pack * kRows * static_cast<int>(sizeof(int32_t)); }
 };
 
@@ -124,16 +131,17 @@ struct TileSource {
 // Rows made of 16 bytes and taps of more than half a step: one tap a step.
 template <class Tile>
 struct WideLoader : TileSource<Tile> {
-  static constexpr int kAcross = kRowBytes / 16;              // threads that copy a row of x
-  static constexpr int kApart = Tile::kThreads / kAcross;     // rows from one copy of a thread to its next
+  static constexpr int kAcross = Tile::kRowBytes / 16;          // threads that copy a row of x
+  static constexpr int kApart = Tile::kThreads / kAcross;       // rows from one copy of a thread to its next
   static constexpr int kLanes = Tile::kThreads / Tile::kDepth;  // threads that copy a row of the weight
   static constexpr int kVectors = Tile::kColumns * Tile::kElement / 16;
+  static_assert(kApart % 8 == 0, "a thread's rows are swizzled alike");
 
   __device__ __forceinline__ WideLoader(const TileSource<Tile>& source, const ConvParams& p)
       : TileSource<Tile>(source), group_in(p.group_in), num_taps(p.num_taps), x_row(p.cin * Tile::kElement),
         weight_row(p.cout * Tile::kElement) {
     const int row = threadIdx.x / kAcross, vector = threadIdx.x % kAcross;
-    left_to = row * kRowBytes + ((vector ^ (row >> 1 & 3)) << 4);
+    left_to = Tile::swizzle(row, vector);
     right_to = Tile::kLeft + threadIdx.x / kLanes * Tile::kStride + threadIdx.x % kLanes * 16;
     this->x += vector * 16;
     this->weight += threadIdx.x % kLanes * 16;
@@ -150,12 +158,12 @@ struct WideLoader : TileSource<Tile> {
     char* to = this->stages + stage * Tile::kStage;
     {
       const bool there = walk.chunk * Tile::kDepth + threadIdx.x % kAcross * (16 / Tile::kElement) < group_in;
-      const char* from = this->x + walk.chunk * kRowBytes;
+      const char* from = this->x + walk.chunk * Tile::kRowBytes;
       const int32_t* source = index + (walk.set & (kRing - 1)) * Tile::kRows;
 #pragma unroll
       for (int i = 0; i < Tile::kRows / kApart; ++i) {
         const int row = source[i * kApart];
-        copy_async<16>(to + left_to + i * (kApart * kRowBytes), from + static_cast<int64_t>(row) * x_row,
+        copy_async<16>(to + left_to + i * (kApart * Tile::kRowBytes), from + static_cast<int64_t>(row) * x_row,
                        there && row >= 0);
       }
     }
@@ -171,10 +179,11 @@ struct WideLoader : TileSource<Tile> {
     }
   }
 
-  // Which halves of the step have something for the warp, given its lane's row numbers.
+  // Which of the tensor cores' steps have something for the warp, of whose slots each lane names one.
   __device__ __forceinline__ int active(const Walk& walk, int slot) const {
     if (!__any_sync(~0u, this->ring[(walk.set & (kRing - 1)) * Tile::kRows + slot] >= 0)) return 0;
-    return walk.chunk * Tile::kDepth + Tile::kDepth / 2 < group_in ? 3 : 1;
+    const int left = group_in - walk.chunk * Tile::kDepth, depth = Tile::Math::kDepth;
+    return (1 << min(Tile::kSteps, (left + depth - 1) / depth)) - 1;
   }
 
   int group_in, num_taps, x_row, weight_row;
@@ -200,7 +209,7 @@ struct NarrowLoader : TileSource<Tile> {
 
   template <int kBytes>
   __device__ __forceinline__ void gather(const Walk& walk, char* to) const {
-    constexpr int kAcross = kRowBytes / kBytes;
+    constexpr int kAcross = Tile::kRowBytes / kBytes;
     constexpr int kApart = Tile::kThreads / kAcross;
     const int byte = threadIdx.x % kAcross * kBytes;
     const int column = byte / Tile::kElement;
@@ -211,7 +220,7 @@ struct NarrowLoader : TileSource<Tile> {
     for (int i = 0; i < Tile::kRows / kApart; ++i) {
       const int at = threadIdx.x / kAcross + i * kApart;
       const int row = source[at];
-      copy_async<kBytes>(to + at * kRowBytes + (((byte >> 4) ^ (at >> 1 & 3)) << 4) + (byte & 15),
+      copy_async<kBytes>(to + Tile::swizzle(at, byte >> 4) + (byte & 15),
                          from + static_cast<int64_t>(row) * (p.cin * Tile::kElement), row >= 0 && c < p.group_in);
     }
   }
@@ -381,7 +390,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(c
   begin_sums<Tile>(p, sums, tile_column + warp_column);
 
   // This lane's addresses in a stage: row and 16 bytes of the left factor, row and columns of the right.
-  const int left_offset = (warp_row + (lane & 15)) * kRowBytes + (((lane >> 4) ^ (lane >> 1 & 3)) << 4);
+  const int left = Tile::swizzle(warp_row + (lane & 15), lane >> 4);
   const int right = Tile::kLeft + right_offset<typename Tile::T, Tile::kStride>(lane) + warp_column * Tile::kElement;
 
   for (int first = 0; first < p.words; first += kListed / 32) {
@@ -399,6 +408,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(c
       if (step < steps && fetching.chunk == 0) loader.fetch_rows(fetching.set, listed);
       fetching.next(p.chunks);
     };
+    constexpr int kStages = Tile::kStages;
     for (int s = 0; s < kStages - 1; ++s) fetch(s);
     copy_commit();
     copy_wait<0>();
@@ -424,23 +434,20 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(c
       computing.next(p.chunks);
 
       const char* stage = stages + s % kStages * Tile::kStage;
-      const auto multiply = [&](int half) {
+      const auto multiply = [&](int k) {
         uint32_t a[Tile::kTall][4];
 #pragma unroll
         for (int m = 0; m < Tile::kTall; ++m)
-          load_matrices(a[m], stage + (left_offset ^ (half * 32)) + m * 16 * kRowBytes);
-        multiply_step<Math, Tile::kTall, Tile::kAcross, Tile::kStride>(
-            sums, a, stage + right + half * Math::kDepth * Tile::kStride);
+          load_matrices(a[m], stage + (left ^ (k * 32)) + m * 16 * Tile::kRowBytes);
+        multiply_step<Math, Tile::kTall, Tile::kAcross, Tile::kStride>(sums, a,
+                                                                       stage + right + k * Math::kDepth * Tile::kStride);
       };
-      if constexpr (Math::kTerms == 3) {  // one after the other: registers are short
+      if (Math::kTerms == 1 && active == (1 << Tile::kSteps) - 1) {
+#pragma unroll
+        for (int k = 0; k < Tile::kSteps; ++k) multiply(k);
+      } else {  // three terms: one after the other, registers are short
 #pragma unroll 1
-        for (int half = 0; half < 2; ++half)
-          if (active >> half & 1) multiply(half);
-      } else if (active == 3) {
-        multiply(0);
-        multiply(1);
-      } else if (active != 0) {
-        multiply(active >> 1);
+        for (int rest = active; rest != 0; rest &= rest - 1) multiply(__ffs(rest) - 1);
       }
     }
     copy_wait<0>();
@@ -454,7 +461,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(c
 template <class Tile>
 void launch_tile(const ConvArgs& args, ConvParams p) {
   p.column_tiles = static_cast<int>(ceil_div(p.group_out, Tile::kColumns));
-  if (p.group_in <= Tile::kDepth / 2) {
+  if (!Tile::kWide && p.group_in <= Tile::kDepth / 2) {
     p.shift = 2;
     while (1 << p.shift < p.group_in) ++p.shift;
     p.chunks = 1;
@@ -497,7 +504,7 @@ void launch_math(const ConvArgs& args, ConvParams p) {
   p.x_width = copy_width(p.x, in_bytes, kElement);
   p.weight_width = copy_width(p.weight, out_bytes, kElement);
   p.wide_out = copy_width(p.out, out_bytes, kElement) == 16;
-  if (p.x_width < 16 || p.weight_width < 16 || !p.wide_out || in_bytes <= kRowBytes / 2) {
+  if (p.x_width < 16 || p.weight_width < 16 || !p.wide_out || in_bytes <= kNarrowStep / 2) {
     if (p.group_out <= 32) return launch_tile<ConvTile<Math, 64, 32, false>>(args, p);
     return launch_tile<ConvTile<Math, 64, 64, false>>(args, p);
   }

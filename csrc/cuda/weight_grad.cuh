@@ -59,7 +59,7 @@ struct TapWalk {
   }
   __device__ __forceinline__ bool done() const { return at >= end; }
   // Goes on by `count` pairs of the tap.
-  __device__ __forceinline__ void advance(int count) {
+  __device__ __forceinline__ void advance(int64_t count) {
     at += count;
     if (at < tap_end || at >= end) return;
     int64_t next;

@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(256) few_channels_grad_kernel(const GradParams
       }
     }
     __syncthreads();
-    walk.advance(static_cast<int>(walk.tap_end - walk.at));
+    walk.advance(walk.tap_end - walk.at);
   }
 }
 
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(256) double_grad_kernel(const GradParams p) {
       for (int j = 0; j < 2; ++j)
         if (m0 + row + i < p.group_in && n0 + column + j < p.group_out)
           part[static_cast<int64_t>(m0 + row + i) * p.part_row + n0 + column + j] = sums[i][j];
-    walk.advance(static_cast<int>(walk.tap_end - walk.at));
+    walk.advance(walk.tap_end - walk.at);
   }
 }
 
