@@ -64,7 +64,7 @@ std::tuple<Tensor, Tensor> group_by(const Tensor& keys, int64_t groups) {
   STD_TORCH_CHECK(keys.dim() == 1, "group_by: keys must be [N]");
   STD_TORCH_CHECK(groups >= 0 && groups <= kMaxRows && keys.size(0) <= kMaxRows, "group_by: too many rows");
   const Device device(keys);
-  const Tensor contiguous = torch::stable::contiguous(keys);
+  const Tensor contiguous = as_contiguous(keys);
   if (keys.scalar_type() == ScalarType::Int) return group<int32_t>(contiguous, groups, device.stream());
   STD_TORCH_CHECK(keys.scalar_type() == ScalarType::Long, "group_by: keys must be int32 or int64");
   return group<int64_t>(contiguous, groups, device.stream());

@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(kThreads)
 constexpr int kColumns = 8;
 
 template <int S, class Finish>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     add_partials(const double* __restrict__ partial, int blocks, int channels, Finish finish) {
   constexpr int kGroups = kThreads / kColumns;
   __shared__ double shared[S][kGroups][kColumns];
@@ -196,10 +196,18 @@ __global__ void __launch_bounds__(kThreads)
   const int c = blockIdx.x * kColumns + column;
   double sum[S] = {};
   if (c < channels) {
-#pragma unroll 4
-    for (int b = group; b < blocks; b += kGroups)
+    for (int b = group; b < blocks; b += kUnroll * kGroups) {
+      double share[kUnroll][S];
 #pragma unroll
-      for (int s = 0; s < S; ++s) sum[s] += partial[(int64_t{b} * S + s) * channels + c];
+      for (int u = 0; u < kUnroll; ++u)
+#pragma unroll
+        for (int s = 0; s < S; ++s)
+          share[u][s] = b + u * kGroups < blocks ? partial[(int64_t{b + u * kGroups} * S + s) * channels + c] : 0.0;
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u)
+#pragma unroll
+        for (int s = 0; s < S; ++s) sum[s] += share[u][s];
+    }
   }
 #pragma unroll
   for (int s = 0; s < S; ++s) shared[s][group][column] = sum[s];
@@ -399,7 +407,7 @@ Layout applying(int64_t rows, int64_t channels, int pack) {
 Tensor sum_rows(const Tensor& x_tensor) {
   STD_TORCH_CHECK(x_tensor.dim() == 2, "sum_rows: x must be [N, C]");
   const Device device(x_tensor);
-  const Tensor x_c = torch::stable::contiguous(x_tensor);
+  const Tensor x_c = as_contiguous(x_tensor);
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
   Tensor out = empty_like_device(x_c, {channels}, x_c.scalar_type());
   if (channels == 0) return out;
@@ -424,7 +432,7 @@ Parameter parameter(const std::optional<Tensor>& values, const Tensor& x, double
   STD_TORCH_CHECK(values->numel() == x.size(1), "batch_norm: weight and bias must be [C]");
   check_same_device(*values, x, "batch_norm");
   dispatch_floating(values->scalar_type(), "batch_norm", [](auto) {});
-  holder = torch::stable::contiguous(*values);
+  holder = as_contiguous(*values);
   return {holder->const_data_ptr(), values->scalar_type(), otherwise};
 }
 
@@ -434,7 +442,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std:
   STD_TORCH_CHECK(x_tensor.dim() == 2 && x_tensor.size(0) > 0, "batch_norm: x must be [N > 0, C]");
   const Device device(x_tensor);
   const cudaStream_t stream = device.stream();
-  const Tensor x_c = torch::stable::contiguous(x_tensor);
+  const Tensor x_c = as_contiguous(x_tensor);
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
   const ScalarType stats = x_c.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   std::optional<Tensor> weight_c, bias_c;
@@ -480,8 +488,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor
   check_same_device(var_tensor, x_tensor, "batch_norm_backward");
   const Device device(x_tensor);
   const cudaStream_t stream = device.stream();
-  const Tensor x_c = torch::stable::contiguous(x_tensor), grad_c = torch::stable::contiguous(grad_tensor),
-               mean_c = torch::stable::contiguous(mean_tensor), var_c = torch::stable::contiguous(var_tensor);
+  const Tensor x_c = as_contiguous(x_tensor), grad_c = as_contiguous(grad_tensor),
+               mean_c = as_contiguous(mean_tensor), var_c = as_contiguous(var_tensor);
   std::optional<Tensor> weight_c;
   const Parameter scale = parameter(weight, x_c, 1.0, weight_c);
   Tensor dx_tensor = empty_like_device(x_c, {rows, channels}, x_c.scalar_type());

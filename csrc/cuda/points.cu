@@ -93,13 +93,13 @@ std::tuple<Tensor, Tensor> point_sites(const Tensor& points, const std::optional
                       (bounds.empty() || static_cast<int64_t>(bounds.size()) == 2 * dim),
                   "point_sites: voxel_size and origin need one number an axis, bounds two");
   const Device device(points);
-  const Tensor points_c = torch::stable::contiguous(points);
+  const Tensor points_c = as_contiguous(points);
   std::optional<Tensor> batch_c;
   if (batch) {
     STD_TORCH_CHECK(batch->dim() == 1 && batch->size(0) == rows && batch->scalar_type() == ScalarType::Long,
                     "point_sites: batch must be int64 [N]");
     check_same_device(points, *batch, "point_sites");
-    batch_c = torch::stable::contiguous(*batch);
+    batch_c = as_contiguous(*batch);
   }
   Tensor sites = empty_like_device(points, {rows, dim + 1}, ScalarType::Int);
   Tensor info = empty_like_device(points, {4}, ScalarType::Long);

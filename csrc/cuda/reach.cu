@@ -221,7 +221,7 @@ Tensor reach_sites(const Tensor& sites_tensor, const Tensor& offsets_tensor, std
   check_same_device(sites_tensor, offsets_tensor, "reach_sites");
   const Device device(sites_tensor);
   const cudaStream_t stream = device.stream();
-  const Tensor sites = torch::stable::contiguous(sites_tensor), offsets = torch::stable::contiguous(offsets_tensor);
+  const Tensor sites = as_contiguous(sites_tensor), offsets = as_contiguous(offsets_tensor);
   if (rows == 0 || offsets.size(0) == 0) return empty_like_device(sites, {0, columns}, ScalarType::Int);
 
   Reach reach{};

@@ -300,14 +300,14 @@ Tensor segment_sum(const Tensor& x_tensor, const Tensor& rows_tensor, const Tens
                    const std::optional<Tensor>& weights, bool mean) {
   check(x_tensor, rows_tensor, ptr_tensor, "segment_sum");
   const Device device(x_tensor);
-  const Tensor x_c = torch::stable::contiguous(x_tensor), rows_c = torch::stable::contiguous(rows_tensor),
-               ptr_c = torch::stable::contiguous(ptr_tensor);
+  const Tensor x_c = as_contiguous(x_tensor), rows_c = as_contiguous(rows_tensor),
+               ptr_c = as_contiguous(ptr_tensor);
   std::optional<Tensor> weights_c;
   if (weights) {
     STD_TORCH_CHECK(weights->scalar_type() == x_c.scalar_type() && weights->numel() == rows_c.numel(),
                     "segment_sum: weights must have the dtype of x and one entry a row");
     check_same_device(*weights, x_tensor, "segment_sum");
-    weights_c = torch::stable::contiguous(*weights);
+    weights_c = as_contiguous(*weights);
   }
   Tensor out_tensor = empty_like_device(x_c, {ptr_c.size(0) - 1, x_c.size(1)}, x_c.scalar_type());
   dispatch_floating(x_c.scalar_type(), "segment_sum", [&](auto tag) {
@@ -326,8 +326,8 @@ Tensor segment_sum(const Tensor& x_tensor, const Tensor& rows_tensor, const Tens
 Tensor segment_argmax(const Tensor& x_tensor, const Tensor& rows_tensor, const Tensor& ptr_tensor) {
   check(x_tensor, rows_tensor, ptr_tensor, "segment_argmax");
   const Device device(x_tensor);
-  const Tensor x_c = torch::stable::contiguous(x_tensor), rows_c = torch::stable::contiguous(rows_tensor),
-               ptr_c = torch::stable::contiguous(ptr_tensor);
+  const Tensor x_c = as_contiguous(x_tensor), rows_c = as_contiguous(rows_tensor),
+               ptr_c = as_contiguous(ptr_tensor);
   Tensor out_tensor = empty_like_device(x_c, {ptr_c.size(0) - 1, x_c.size(1)}, ScalarType::Long);
   int64_t* out = out_tensor.mutable_data_ptr<int64_t>();
   dispatch_floating(x_c.scalar_type(), "segment_argmax", [&](auto tag) {

@@ -348,7 +348,7 @@ namespace {
 std::tuple<Tensor, Tensor, Tensor, Tensor> unique_sites(const Tensor& sites) {
   check_sites(sites, "unique_sites", "sites");
   const Device device(sites);
-  const Tensor contiguous = torch::stable::contiguous(sites);
+  const Tensor contiguous = as_contiguous(sites);
   Unique u = unique(contiguous, contiguous.const_data_ptr<int32_t>(), sites.size(0), static_cast<int>(sites.size(1)),
                     device.stream());
   return {u.sites, u.inverse, u.order, u.ptr};
