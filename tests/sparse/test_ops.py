@@ -37,6 +37,9 @@ from perception.sparse.ops import (
     reach_sites_twin,
     segment_argmax,
     segment_argmax_twin,
+    segment_max,
+    segment_max_grad_twin,
+    segment_of_entries,
     segment_sum,
     segment_sum_twin,
     sum_rows,
@@ -225,6 +228,39 @@ def test_segment_argmax() -> None:
     same(segment_argmax(x, rows, ptr), twin(segment_argmax_twin, x, rows, ptr))
 
 
+def windows(rows: int = 40, count: int = 25) -> tuple[torch.Tensor, torch.Tensor]:
+    """Overlapping segments of up to six different rows each, the last one empty."""
+    drawn = [torch.randperm(rows)[: n % 7].sort().values for n in range(count - 1)]
+    ptr = torch.tensor([0, *(len(d) for d in drawn), 0]).cumsum(0)
+    return here(torch.cat(drawn).int()), here(ptr)
+
+
+def test_segment_max() -> None:
+    rows, ptr = windows()
+    x = leaf(40, 5)
+    arg = segment_argmax(x, rows, ptr)
+    found = segment_max(x, rows, ptr)
+    wanted = torch.where(arg >= 0, x.gather(0, arg.clamp(min=0)), 0)
+    assert torch.equal(found, wanted)
+    assert not found[-1].any()
+    assert torch.autograd.gradcheck(segment_max, (x, rows, ptr))
+    assert torch.autograd.gradgradcheck(segment_max, (x, rows, ptr))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_segment_max_grad(dtype: torch.dtype) -> None:
+    rows, ptr = windows()
+    arg = segment_argmax(here(torch.randn(40, 5)), rows, ptr)
+    grad = here(torch.randn(25, 5).to(dtype))
+    order, back_ptr = group_by(rows, 40)
+    segments = segment_of_entries(ptr, len(rows))[order.long()].int()
+    found = ops.segment_max_grad(grad, arg, segments, back_ptr)
+    wanted = twin(segment_max_grad_twin, grad.double(), arg, segments, back_ptr)
+    assert found.dtype == dtype
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(found.cpu().double(), wanted, rtol=eps, atol=eps)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_sum_rows(dtype: torch.dtype) -> None:
     x = here(torch.randn(5000, 7).to(dtype))
@@ -318,6 +354,18 @@ def test_normalize(dtype: torch.dtype, affine: bool) -> None:
     torch.testing.assert_close(ops.normalize(*args).cpu(), wanted, rtol=2 * eps, atol=16 * eps)
 
 
+def test_running_statistics() -> None:
+    """As torch moves its own, in one call."""
+    theirs = torch.nn.BatchNorm1d(5, momentum=0.3).double()
+    x = torch.randn(30, 5, dtype=torch.float64) * 3 + 7
+    ours = [here(t.clone()) for t in theirs.buffers()]
+    for _ in range(2):
+        theirs(x)
+        ops.track_statistics(*ours, here(x.mean(0)), here(x.var(0, unbiased=False)), 30 / 29, 0.3)
+    for found, wanted in zip(ours, theirs.buffers(), strict=True):
+        close(found, wanted)
+
+
 def opcheck_cases() -> dict[str, tuple]:
     torch.manual_seed(0)
     sites, offsets = surface(60), taps("cube", 3)
@@ -328,6 +376,11 @@ def opcheck_cases() -> dict[str, tuple]:
     x, grad = floats(len(sites), 4), floats(len(sites), 6)
     weight, bias, entries, table = floats(27, 4, 6), floats(6), floats(90), floats(40, 5)
     stats = [t.detach() for t in ops.batch_norm(x, None, None, 1e-5)[1:]]
+    running = [here(torch.zeros(4)), here(torch.ones(4)), here(torch.tensor(0))]
+    near, near_ptr = windows()
+    arg = segment_argmax(table, near, near_ptr)
+    order, back_ptr = group_by(near, 40)
+    back = segment_of_entries(near_ptr, len(near))[order.long()].int()
     return {
         "unique_sites": (sites,),
         "build_index": (sites, True),
@@ -341,9 +394,11 @@ def opcheck_cases() -> dict[str, tuple]:
         "conv_weight_grad": (x, grad, plan, reverse, 1, False),
         "segment_sum": (table, rows, ptr, entries, False),
         "segment_argmax": (table.detach(), rows, ptr),
+        "segment_max_grad": (here(torch.randn(25, 5)), arg, back, back_ptr),
         "sum_rows": (x,),
         "batch_norm": (x, floats(4), floats(4), 1e-5),
         "batch_norm_backward": (x.detach(), x.detach(), None, *stats, 1e-5),
+        "track_statistics": (*running, *stats, 1.5, 0.1),
         "normalize": (x.detach(), *stats, None, None, 1e-5),
     }
 
