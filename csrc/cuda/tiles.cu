@@ -3,96 +3,238 @@
 // Rows are sorted so that rows with the same taps stand together, rare taps first: a key of one bit a
 // tap (several taps to a bit where there are more than 32), read as a Gray code so that neighbours in
 // the order differ in few bits, sorted downwards.
-// The sort is by digits of up to 9 bits, least first, one launch a digit: a block has a tile of the
-// keys, sums the counts of each digit over all tiles and over those before it, and writes its keys to
-// their places; there it counts them for the next digit. So one wave of blocks does a scan's keys in
-// few microseconds a digit, where a sort made for millions of keys is slow.
-// Limit: the table is read twice and written once, 4 K bytes a row each.
+// One launch does all: its blocks, one a multiprocessor, wait for each other between the steps. A step
+// of the sort moves the keys by a digit of up to 9 bits, least first. A block has a range of the rows;
+// while it writes its keys to their places it counts them there for the next digit, by range and by
+// eight ranges, so that every block has to add up few counts to know where its keys begin.
+// Limit: the table is read once or twice and written once, 4 K bytes a row each.
 #include "cuda/conv.cuh"
+#include "cuda/grid.cuh"
 
 #include <algorithm>
 
 namespace perception {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kFewTaps = 32;
 
-// -- sort -------------------------------------------------------------------------------------------
-
-constexpr int kSortThreads = 1024, kSortWarps = kSortThreads / 32;
-constexpr int kSortStep = 2 * kSortThreads;  // keys of a block at a time
-constexpr int kDigitBits = 9, kDigits = 1 << kDigitBits;
-constexpr int kMostTiles = 128;
-
-struct SortArgs {
-  const uint32_t* keys;
-  const int32_t* numbers;  // null: of the rows in order
-  int64_t rows;
-  int tile_log2, tiles;  // a block's keys; blocks
-  int shift;
-  uint32_t digit;          // the digit's bits, shifted down
-  const uint32_t* counts;  // [tiles, kDigits]
-  int32_t* to_numbers;
-  uint32_t* to_keys;      // null: this is the last digit
-  uint32_t* next_counts;  // zeros
-  int next_shift;
-  uint32_t next_digit;
+template <int kTaps>
+struct KeyBits {
+  uint8_t of[kTaps];
 };
 
-__global__ void __launch_bounds__(kSortThreads) sort_kernel(const __grid_constant__ SortArgs args) {
-  constexpr int kSlices = kSortThreads * 4 / kDigits;
-  __shared__ __align__(16) uint32_t sums[2][kSlices][kDigits];  // over all tiles, over those before this one
-  __shared__ uint32_t place[kDigits];  // where the next key with this digit goes
-  __shared__ uint32_t warp_sums[kDigits / 32];
-  // Then each warp's keys with each digit; of the warps before, in the end.
-  uint16_t* const counts = reinterpret_cast<uint16_t*>(sums);
-  static_assert(sizeof(uint16_t) * kSortWarps * kDigits == sizeof(sums), "counts take the place of sums");
-  static_assert(kSortWarps * kDigits / 8 % kSortThreads == 0, "every thread clears as much");
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, digit = threadIdx.x;
+template <int kTaps>
+KeyBits<kTaps> bits_of(const std::vector<int64_t>& rank, int64_t first, int64_t count) {
+  const int64_t taps = static_cast<int64_t>(rank.size());
+  KeyBits<kTaps> bits{};
+  for (int64_t t = 0; t < count; ++t) {
+    const int64_t r = rank[first + t];
+    bits.of[t] = static_cast<uint8_t>(taps <= 32 ? r : r * 32 / taps);
+  }
+  return bits;
+}
 
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) << args.tile_log2;
-  const int64_t end = min(begin + (int64_t{1} << args.tile_log2), args.rows);
-  uint32_t key[2] = {};
-  int32_t number[2] = {};
-  const auto fetch = [&](int64_t from) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int64_t at = from + warp * 64 + i * 32 + lane;
-      if (at < end) {
-        key[i] = args.keys[at];
-        number[i] = args.numbers == nullptr ? static_cast<int32_t>(at) : args.numbers[at];
-      }
-    }
-  };
-  fetch(begin);
+// -- masks ------------------------------------------------------------------------------------------
 
-  const int slice = threadIdx.x / (kDigits / 4), quad = threadIdx.x % (kDigits / 4);
-  uint4 all = {0, 0, 0, 0}, before = {0, 0, 0, 0};
-  for (int batch = slice; batch < args.tiles; batch += 8 * kSlices) {  // all loads of a batch at once
-    uint4 n[8];
+// The taps of 32 rows as bit sets, each lane one row's: lanes read the taps of one row after the other.
+__device__ __forceinline__ uint32_t masks_of_rows(const int32_t* from, int64_t stride, int last, uint32_t bit) {
+  const int lane = threadIdx.x % 32;
+  uint32_t mask = 0;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int t = batch + i * kSlices;
-      n[i] = {0, 0, 0, 0};
-      if (t < args.tiles) n[i] = __ldg(reinterpret_cast<const uint4*>(args.counts + t * kDigits) + quad);
-    }
+  for (int half = 0; half < 32; half += 16) {
+    int32_t in[16];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const uint32_t counted = batch + i * kSlices < static_cast<int>(blockIdx.x) ? ~0u : 0u;
-      all.x += n[i].x, all.y += n[i].y, all.z += n[i].z, all.w += n[i].w;
-      before.x += n[i].x & counted, before.y += n[i].y & counted;
-      before.z += n[i].z & counted, before.w += n[i].w & counted;
+    for (int r = 0; r < 16; ++r) in[r] = __ldg(from + min(half + r, last) * stride);
+#pragma unroll
+    for (int r = 0; r < 16; ++r) {
+      const uint32_t all = __reduce_or_sync(~0u, in[r] >= 0 ? bit : 0);
+      if (lane == half + r) mask = all;
     }
   }
-  reinterpret_cast<uint4*>(sums[0][slice])[quad] = all;
-  reinterpret_cast<uint4*>(sums[1][slice])[quad] = before;
+  return mask;
+}
+
+constexpr int kMaskThreads = 256, kMaskTaps = 3072;  // kernel parameters hold 4 KiB
+
+struct MaskArgs {
+  const int32_t* table;
+  int64_t rows;
+  int taps, first, count;  // of the table; those whose bits are given
+  uint32_t* masks;
+};
+
+// For tables of more than 32 taps.
+__global__ void __launch_bounds__(kMaskThreads, 3)
+    mask_kernel(const __grid_constant__ MaskArgs args, const __grid_constant__ KeyBits<kMaskTaps> bits) {
+  const int lane = threadIdx.x % 32;
+  const int64_t first_row = (static_cast<int64_t>(blockIdx.x) * kMaskThreads + threadIdx.x) / 32 * 32;
+  if (first_row >= args.rows) return;
+  const int last = static_cast<int>(min(int64_t{31}, args.rows - 1 - first_row));
+  uint32_t mask = args.first > 0 && lane <= last ? args.masks[first_row + lane] : 0;
+  for (int begin = 0; begin < args.count; begin += 32) {
+    const bool live = begin + lane < args.count;
+    const int tap = live ? begin + lane : args.count - 1;
+    mask |= masks_of_rows(args.table + first_row * args.taps + args.first + tap, args.taps, last,
+                          live ? 1u << bits.of[tap] : 0);
+  }
+  if (lane <= last) args.masks[first_row + lane] = mask;
+}
+
+// -- all steps --------------------------------------------------------------------------------------
+
+constexpr int kThreads = 1024, kWarps = kThreads / 32;
+constexpr int kDigitBits = 9, kDigits = 1 << kDigitBits;
+constexpr int kSuper = 8;        // ranges that are also counted together
+constexpr int kMostBlocks = 256;
+constexpr int kLeastRange = 512; // rows, where there are enough multiprocessors
+constexpr int kGroup = 128, kGroups = kThreads / kGroup, kGroupWarps = kGroup / 32;  // threads with one granule
+
+struct TileArgs {
+  const int32_t* table;
+  const uint32_t* masks;  // bit sets of the rows' taps; null: made here
+  int64_t num_out;
+  int num_taps, words;
+  int64_t granules;
+  int key_bits, digit_bits, passes;
+  uint32_t range;    // rows of a block, a multiple of 32
+  uint32_t* counts;  // [passes, supers + blocks, kDigits]
+  uint2* pairs;      // [2, num_out] of key and row
+  int32_t* rows;
+  int32_t* order;
+  int32_t* taps;
+  KeyBits<kFewTaps> bits;
+};
+
+struct SortMemory {
+  union {
+    uint32_t sums[2][kThreads * 4 / kDigits][kDigits];  // over all ranges, over those before this one
+    uint16_t counts[kWarps][kDigits];                   // of each warp's keys; then of those before in its quarter
+    uint4 clear[kWarps * kDigits / 8];
+  };
+  union {
+    uint32_t pairs[4][kDigits / 2];
+    uint16_t quarters[4][kDigits];  // counts of the warps' quarters
+  };
+  uint32_t place[kDigits];  // where the next key with this digit goes
+  uint32_t first_counts[kDigits];
+  uint32_t warp_sums[kDigits / 32];
+};
+
+struct GranuleMemory {
+  uint32_t present[kGroups][kGroupWarps];
+  int32_t tiles[1];  // [kGroups, kGranule, width]
+};
+
+constexpr size_t shared_bytes(int taps) {
+  const size_t width = std::min(taps, 32) | 1;
+  return std::max(sizeof(SortMemory), sizeof(uint32_t) * (kGroups * kGroupWarps + kGroups * kGranule * width));
+}
+
+__device__ __forceinline__ uint32_t* counts_of(const TileArgs& args, int pass) {
+  const int64_t blocks = gridDim.x, supers = (blocks + kSuper - 1) / kSuper;
+  return args.counts + pass * (supers + blocks) * kDigits;
+}
+
+__device__ __forceinline__ uint32_t digit_mask(const TileArgs& args, int pass) {
+  return (1u << min(args.digit_bits, args.key_bits - pass * args.digit_bits)) - 1;
+}
+
+__device__ __forceinline__ int64_t range_end(const TileArgs& args, int64_t begin) {
+  return min(begin + args.range, args.num_out);
+}
+
+// Makes the keys and counts their first digits; clears the counts of all passes.
+__device__ void begin_sort(const TileArgs& args, SortMemory& memory) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  uint4* const clear = reinterpret_cast<uint4*>(args.counts);
+  const uint32_t quads = static_cast<uint32_t>(counts_of(args, args.passes) - args.counts) / 4;
+  for (uint32_t i = blockIdx.x * kThreads + threadIdx.x; i < quads; i += gridDim.x * kThreads) clear[i] = {0, 0, 0, 0};
+  if (threadIdx.x < kDigits) memory.first_counts[threadIdx.x] = 0;
+  __syncthreads();
+
+  const uint32_t used = ~0u >> (32 - args.key_bits), digit = digit_mask(args, 0);
+  const int tap = min(lane, args.num_taps - 1);
+  const uint32_t bit = args.masks == nullptr && lane < args.num_taps ? 1u << args.bits.of[tap] : 0;
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * args.range, end = range_end(args, begin);
+  for (int64_t first = begin + warp * 32; first < end; first += kThreads) {
+    const int64_t row = first + lane;
+    const bool live = row < end;
+    uint32_t key = 0;
+    if (args.masks != nullptr)
+      key = live ? __ldg(args.masks + row) : 0;
+    else
+      key = masks_of_rows(args.table + first * args.num_taps + tap, args.num_taps,
+                          static_cast<int>(min(int64_t{31}, end - 1 - first)), bit);
+    key ^= key >> 1;
+    key ^= key >> 2;
+    key ^= key >> 4;
+    key ^= key >> 8;
+    key ^= key >> 16;
+    key ^= used;  // the sort is upwards
+    if (live) args.pairs[row] = {key, static_cast<uint32_t>(row)};
+    const uint32_t d = live ? key & digit : kDigits;
+    const uint32_t peers = __match_any_sync(~0u, d), below = peers & ((1u << lane) - 1);
+    if (live && below == 0) atomicAdd(&memory.first_counts[d], static_cast<uint32_t>(__popc(peers)));
+  }
+}
+
+// Gives out the counts of the first digit, when those of all blocks are cleared.
+__device__ void count_first_digits(const TileArgs& args, const SortMemory& memory) {
+  if (threadIdx.x >= kDigits) return;
+  const uint32_t n = memory.first_counts[threadIdx.x];
+  if (n == 0) return;
+  const int supers = (gridDim.x + kSuper - 1) / kSuper;
+  args.counts[(supers + blockIdx.x) * kDigits + threadIdx.x] = n;
+  atomicAdd(args.counts + blockIdx.x / kSuper * kDigits + threadIdx.x, n);
+}
+
+__device__ void sort_by_digit(const TileArgs& args, SortMemory& memory, int pass) {
+  constexpr int kSlices = kThreads * 4 / kDigits;
+  static_assert(sizeof(memory.counts) == sizeof(memory.sums) && sizeof(memory.clear) == sizeof(memory.sums), "unions");
+  static_assert(kWarps * kDigits / 8 % kThreads == 0, "every thread clears as much");
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, digit = threadIdx.x;
+  const bool last = pass + 1 == args.passes;
+  const int shift = pass * args.digit_bits;
+  const uint32_t mask = digit_mask(args, pass), next_mask = last ? 0 : digit_mask(args, pass + 1);
+  const uint2* const from = args.pairs + pass % 2 * args.num_out;
+  uint2* const to = args.pairs + (pass + 1) % 2 * args.num_out;
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * args.range, end = range_end(args, begin);
+  int64_t at = begin + threadIdx.x;
+  uint2 pair = {0, 0};
+  if (at < end) pair = __ldcg(from + at);
+
+  // The counts of eight ranges each, then of the ranges of this block's eight before it.
+  const int super = blockIdx.x / kSuper, supers = (gridDim.x + kSuper - 1) / kSuper;
+  const int counted = supers + blockIdx.x % kSuper;
+  const uint4* const counts = reinterpret_cast<const uint4*>(counts_of(args, pass));
+  const int slice = threadIdx.x / (kDigits / 4), quad = threadIdx.x % (kDigits / 4);
+  uint4 all = {0, 0, 0, 0}, before = {0, 0, 0, 0};
+  for (int batch = slice; batch < counted; batch += 4 * kSlices) {  // all loads of a batch at once
+    uint4 n[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int c = batch + i * kSlices;
+      n[i] = {0, 0, 0, 0};
+      if (c < counted) n[i] = __ldcg(counts + (c < supers ? c : c + super * kSuper) * (kDigits / 4) + quad);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int c = batch + i * kSlices;
+      const uint32_t in_all = c < supers ? ~0u : 0u, in_before = c < super || c >= supers ? ~0u : 0u;
+      all.x += n[i].x & in_all, all.y += n[i].y & in_all, all.z += n[i].z & in_all, all.w += n[i].w & in_all;
+      before.x += n[i].x & in_before, before.y += n[i].y & in_before;
+      before.z += n[i].z & in_before, before.w += n[i].w & in_before;
+    }
+  }
+  reinterpret_cast<uint4*>(memory.sums[0][slice])[quad] = all;
+  reinterpret_cast<uint4*>(memory.sums[1][slice])[quad] = before;
   __syncthreads();
   uint32_t total = 0, earlier = 0, running = 0;
   if (digit < kDigits) {
 #pragma unroll
     for (int s = 0; s < kSlices; ++s) {
-      total += sums[0][s][digit];
-      earlier += sums[1][s][digit];
+      total += memory.sums[0][s][digit];
+      earlier += memory.sums[1][s][digit];
     }
     running = total;
 #pragma unroll
@@ -100,234 +242,131 @@ __global__ void __launch_bounds__(kSortThreads) sort_kernel(const __grid_constan
       const uint32_t below = __shfl_up_sync(~0u, running, d);
       if (lane >= d) running += below;
     }
-    if (lane == 31) warp_sums[warp] = running;
+    if (lane == 31) memory.warp_sums[warp] = running;
   }
   __syncthreads();
   if (digit < kDigits) {
-    for (int w = 0; w < warp; ++w) running += warp_sums[w];
-    place[digit] = running - total + earlier;
+    for (int w = 0; w < warp; ++w) running += memory.warp_sums[w];
+    memory.place[digit] = running - total + earlier;
   }
 
-  for (int64_t from = begin; from < end; from += kSortStep) {
-    if (from > begin) fetch(from);
-    uint4* const clear = reinterpret_cast<uint4*>(counts);
+  uint32_t* const next_counts = last ? nullptr : counts_of(args, pass + 1);
+  for (int64_t first = begin; first < end; first += kThreads) {
+    at = first + threadIdx.x;
+    const bool live = at < end;
+    if (first > begin && live) pair = __ldcg(from + at);
 #pragma unroll
-    for (int i = 0; i < kSortWarps * kDigits / 8; i += kSortThreads) clear[i + threadIdx.x] = {0, 0, 0, 0};
+    for (int i = 0; i < kWarps * kDigits / 8; i += kThreads) memory.clear[i + threadIdx.x] = {0, 0, 0, 0};
     __syncthreads();
-    uint16_t* const mine = counts + warp * kDigits;
-    uint32_t rank[2];  // among the warp's keys with the same digit
+    const uint32_t d = live ? pair.x >> shift & mask : kDigits;
+    const uint32_t peers = __match_any_sync(~0u, d), below = __popc(peers & ((1u << lane) - 1));
+    if (live && below == 0) memory.counts[warp][d] = static_cast<uint16_t>(__popc(peers));
+    __syncthreads();
+    {
+      const int quarter = threadIdx.x / (kDigits / 2), two = threadIdx.x % (kDigits / 2);
+      uint32_t sum = 0;  // of two digits
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const bool live = from + warp * 64 + i * 32 + lane < end;
-      const uint32_t d = live ? key[i] >> args.shift & args.digit : kDigits;
-      const uint32_t peers = __match_any_sync(~0u, d), below = __popc(peers & ((1u << lane) - 1));
-      const uint32_t known = live ? mine[d] : 0;
-      __syncwarp();
-      if (live && below == 0) mine[d] = static_cast<uint16_t>(known + __popc(peers));
-      __syncwarp();
-      rank[i] = known + below;
+      for (int w = 0; w < kWarps / 4; ++w) {
+        uint32_t* const n = reinterpret_cast<uint32_t*>(memory.counts[quarter * (kWarps / 4) + w]) + two;
+        const uint32_t here = *n;
+        *n = sum;
+        sum += here;
+      }
+      memory.pairs[quarter][two] = sum;
     }
     __syncthreads();
-    uint32_t step = 0;
+    uint32_t target = ~0u, place = 0;
+    if (live) {
+      place = memory.place[d] + memory.counts[warp][d] + below;
+      for (int q = 0; q < warp / (kWarps / 4); ++q) place += memory.quarters[q][d];
+      if (last) {
+        args.order[place] = static_cast<int32_t>(pair.y);
+      } else {
+        to[place] = pair;
+        target = place / args.range * kDigits + (pair.x >> (shift + args.digit_bits) & next_mask);
+      }
+    }
+    if (!last) {
+      const uint32_t same = __match_any_sync(~0u, target);
+      if (live && (same & ((1u << lane) - 1)) == 0) {
+        const uint32_t n = __popc(same), range = target / kDigits, next = target % kDigits;
+        atomicAdd(next_counts + (supers + range) * kDigits + next, n);
+        atomicAdd(next_counts + range / kSuper * kDigits + next, n);
+      }
+    }
+    __syncthreads();
     if (digit < kDigits) {
-#pragma unroll 8
-      for (int w = 0; w < kSortWarps; ++w) {
-        const uint32_t n = counts[w * kDigits + digit];
-        counts[w * kDigits + digit] = static_cast<uint16_t>(step);
-        step += n;
-      }
+      memory.place[digit] += memory.quarters[0][digit] + memory.quarters[1][digit] + memory.quarters[2][digit] +
+                             memory.quarters[3][digit];
     }
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      if (from + warp * 64 + i * 32 + lane >= end) continue;
-      const uint32_t d = key[i] >> args.shift & args.digit, to = place[d] + mine[d] + rank[i];
-      args.to_numbers[to] = number[i];
-      if (args.to_keys == nullptr) continue;
-      args.to_keys[to] = key[i];
-      const uint32_t next = key[i] >> args.next_shift & args.next_digit;
-      atomicAdd(args.next_counts + (to >> args.tile_log2) * kDigits + next, 1u);
-    }
-    __syncthreads();
-    if (digit < kDigits) place[digit] += step;
   }
 }
 
-// -- keys -------------------------------------------------------------------------------------------
-
-constexpr int kFewTaps = 32, kManyTaps = 3072;  // kernel parameters hold 4 KiB
-
-template <int kTaps>
-struct KeyBits {
-  uint8_t of[kTaps];
-};
-
-struct KeyArgs {
-  const int32_t* table;
-  int64_t rows;
-  int taps, first, count;  // of the table; those whose bits are given
-  uint32_t* keys;
-  uint32_t used;     // the bits of the keys
-  uint32_t* counts;  // [tiles, kDigits] of the first digit
-  int tile_log2;
-  uint32_t digit;    // its bits
-};
-
-// A warp makes the keys of 32 rows: lanes read the taps of one row after the other.
-template <int kTaps>
-__global__ void __launch_bounds__(kThreads, 5)
-    key_kernel(const __grid_constant__ KeyArgs args, const __grid_constant__ KeyBits<kTaps> bits) {
-  const int lane = threadIdx.x % 32;
-  const int64_t first_row = (static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32) * 32, row = first_row + lane;
-  if (first_row >= args.rows) return;
-  const int last = static_cast<int>(min(int64_t{31}, args.rows - 1 - first_row));
-  uint32_t key = args.first > 0 && row < args.rows ? args.keys[row] : 0;
-  for (int begin = 0; begin < args.count; begin += 32) {
-    const bool live = begin + lane < args.count;
-    const int tap = live ? begin + lane : args.count - 1;
-    const uint32_t bit = live ? 1u << bits.of[tap] : 0;
-    const int32_t* const from = args.table + first_row * args.taps + args.first + tap;
-#pragma unroll
-    for (int half = 0; half < 32; half += 16) {
-      int32_t in[16];
-#pragma unroll
-      for (int r = 0; r < 16; ++r) in[r] = __ldg(from + min(half + r, last) * args.taps);
-#pragma unroll
-      for (int r = 0; r < 16; ++r) {
-        const uint32_t all = __reduce_or_sync(~0u, in[r] >= 0 ? bit : 0);
-        if (lane == half + r) key |= all;
-      }
+// Writes up to 32 taps of a granule at a time, kGroup threads each.
+__device__ void cut_granules(const TileArgs& args, GranuleMemory& memory) {
+  const int lane = threadIdx.x % 32, group = threadIdx.x / kGroup, member = threadIdx.x / 32 % kGroupWarps;
+  constexpr int kRows = kGranule / kGroupWarps;  // of a warp
+  int32_t* const tile = memory.tiles + group * kGranule * (min(args.num_taps, 32) | 1);
+  if (blockIdx.x == 0)
+    for (int w = threadIdx.x; w < args.words; w += kThreads) args.taps[w] = 0;
+  const int64_t pieces = args.granules * args.words, step = static_cast<int64_t>(gridDim.x) * kGroups;
+  for (int64_t piece = static_cast<int64_t>(group) * gridDim.x + blockIdx.x; piece < pieces; piece += step) {
+    const int64_t granule = piece / args.words;
+    const int word = static_cast<int>(piece - granule * args.words), first = word * 32;
+    const int taps = min(32, args.num_taps - first), width = taps | 1;
+    int32_t row = -1;
+    if (lane < kRows) {
+      const int64_t slot = granule * kGranule + member * kRows + lane;
+      if (slot < args.num_out)
+        row = __ldcg(args.order + slot);
+      else if (word == 0)
+        args.order[slot] = -1;
     }
-  }
-  if (row >= args.rows) return;
-  if (args.first + args.count == args.taps) {
-    key ^= key >> 1;
-    key ^= key >> 2;
-    key ^= key >> 4;
-    key ^= key >> 8;
-    key ^= key >> 16;
-    key ^= args.used;  // the sort is upwards
-    atomicAdd(args.counts + (row >> args.tile_log2) * kDigits + (key & args.digit), 1u);
-  }
-  args.keys[row] = key;
-}
-
-template <int kTaps>
-void make_keys(KeyArgs args, const std::vector<int64_t>& rank, cudaStream_t stream) {
-  const int64_t taps = args.taps;
-  for (args.first = 0; args.first < taps; args.first += kTaps) {
-    args.count = static_cast<int>(std::min<int64_t>(kTaps, taps - args.first));
-    KeyBits<kTaps> bits{};
-    for (int t = 0; t < args.count; ++t) {
-      const int64_t r = rank[args.first + t];
-      bits.of[t] = static_cast<uint8_t>(taps <= 32 ? r : r * 32 / taps);
+    int32_t in[kRows];
+    bool any = false;
+    const int32_t* const column = args.table + first + lane;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int32_t r = __shfl_sync(~0u, row, i);
+      in[i] = r >= 0 && lane < taps ? __ldg(column + static_cast<int64_t>(r) * args.num_taps) : -1;
     }
-    key_kernel<kTaps><<<grid_for(args.rows, kThreads, kMaxRows), kThreads, 0, stream>>>(args, bits);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) any |= in[i] >= 0;
+    const uint32_t mine = __ballot_sync(~0u, any);
+    wait_for_threads(1 + group, kGroup);  // the piece before is written
+    if (lane < taps) {
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) tile[(member * kRows + i) * width + lane] = in[i];
+    }
+    if (lane == 0) memory.present[group][member] = mine;
+    wait_for_threads(1 + group, kGroup);
+    uint32_t present = 0;
+#pragma unroll
+    for (int w = 0; w < kGroupWarps; ++w) present |= memory.present[group][w];
+    if (member == 0 && lane == 0) args.taps[(1 + granule) * args.words + word] = static_cast<int32_t>(present);
+    int32_t* const to = args.rows + (granule * args.num_taps + first) * kGranule + lane;
+    for (int t = member; t < taps; t += kGroupWarps) {
+      if (!(present >> t & 1)) continue;
+      to[t * kGranule] = tile[lane * width + t];
+      to[t * kGranule + 32] = tile[(lane + 32) * width + t];
+    }
   }
 }
 
-// The row numbers in the order of the tiles.
-void sort_rows(const Tensor& table, const std::vector<int64_t>& rank, int32_t* order, cudaStream_t stream) {
-  const int64_t rows = table.size(0), taps = table.size(1);
-  const int bits = static_cast<int>(std::min<int64_t>(taps, 32));
-  const int passes = static_cast<int>(ceil_div(bits, kDigitBits)), width = static_cast<int>(ceil_div(bits, passes));
-  int tile_log2 = 11;
-  while (ceil_div(rows, int64_t{1} << tile_log2) > kMostTiles) ++tile_log2;
-  static_assert(kSortStep == 1 << 11, "a tile is at least what a block does at a time");
-  const int tiles = static_cast<int>(ceil_div(rows, int64_t{1} << tile_log2));
-
-  // Counts of every pass, then numbers and keys, twice each: the sort moves between the halves.
-  const int64_t places = static_cast<int64_t>(tiles) * kDigits;
-  Tensor scratch = empty_like_device(table, {passes * places + 4 * rows}, ScalarType::Int);
-  uint32_t* const counts = reinterpret_cast<uint32_t*>(scratch.mutable_data_ptr<int32_t>());
-  uint32_t* const keys = counts + passes * places;
-  int32_t* const numbers = reinterpret_cast<int32_t*>(keys + 2 * rows);
-  STD_CUDA_CHECK(cudaMemsetAsync(counts, 0, sizeof(uint32_t) * passes * places, stream));
-
-  const auto digit_of = [&](int pass) { return (1u << std::min(width, bits - pass * width)) - 1; };
-  const KeyArgs key_args{table.const_data_ptr<int32_t>(), rows, static_cast<int>(taps), 0, 0, keys, ~0u >> (32 - bits),
-                         counts, tile_log2, digit_of(0)};
-  if (taps <= kFewTaps)
-    make_keys<kFewTaps>(key_args, rank, stream);
-  else
-    make_keys<kManyTaps>(key_args, rank, stream);
-  for (int pass = 0; pass < passes; ++pass) {
-    const bool last = pass + 1 == passes;
-    const int64_t from = pass % 2 * rows, to = rows - from;
-    uint32_t* const here = counts + pass * places;
-    const SortArgs args{keys + from,
-                        pass == 0 ? nullptr : numbers + from,
-                        rows,
-                        tile_log2,
-                        tiles,
-                        pass * width,
-                        digit_of(pass),
-                        here,
-                        last ? order : numbers + to,
-                        last ? nullptr : keys + to,
-                        last ? nullptr : here + places,
-                        last ? 0 : (pass + 1) * width,
-                        last ? 0 : digit_of(pass + 1)};
-    sort_kernel<<<tiles, kSortThreads, 0, stream>>>(args);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
-  }
-}
-
-// -- granules ---------------------------------------------------------------------------------------
-
-constexpr int kGranuleTaps = 128;  // of one block, a multiple of 32
-
-struct GranuleArgs {
-  const int32_t* table;
-  int64_t num_out;
-  int num_taps, words;
-  int32_t* rows;
-  int32_t* order;  // complete but for the slots behind the last row
-  int32_t* taps;
-};
-
-__global__ void __launch_bounds__(kThreads) granule_kernel(const __grid_constant__ GranuleArgs args) {
-  extern __shared__ int32_t tile[];  // [kGranule, width]
-  __shared__ int32_t row_of[kGranule];
-  __shared__ uint32_t present[kGranuleTaps / 32];
-  const int64_t granule = blockIdx.x;
-  const int first = static_cast<int>(blockIdx.y) * kGranuleTaps;
-  const int taps = min(kGranuleTaps, args.num_taps - first), width = taps | 1, words = (taps + 31) / 32;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  if (threadIdx.x < kGranule) {
-    const int64_t slot = granule * kGranule + threadIdx.x;
-    const bool used = slot < args.num_out;
-    row_of[threadIdx.x] = used ? args.order[slot] : -1;
-    if (!used && blockIdx.y == 0) args.order[slot] = -1;
-  }
-  if (threadIdx.x < words) {
-    present[threadIdx.x] = 0;
-    if (granule == 0) args.taps[first / 32 + threadIdx.x] = 0;
-  }
-  __syncthreads();
-  for (int t = lane; t < taps; t += 32) {
-    int32_t in[kGranule / kWarps];
-#pragma unroll
-    for (int i = 0; i < kGranule / kWarps; ++i) {
-      const int32_t row = row_of[warp + i * kWarps];
-      in[i] = row < 0 ? -1 : __ldg(args.table + static_cast<int64_t>(row) * args.num_taps + first + t);
+__global__ void __launch_bounds__(kThreads, 1) tile_kernel(const __grid_constant__ TileArgs args) {
+  extern __shared__ uint4 shared[];
+  SortMemory& memory = *reinterpret_cast<SortMemory*>(shared);
+  if (args.num_out > 0) {
+    begin_sort(args, memory);
+    wait_for_grid();
+    count_first_digits(args, memory);
+    for (int pass = 0; pass < args.passes; ++pass) {
+      wait_for_grid();
+      sort_by_digit(args, memory, pass);
     }
-#pragma unroll
-    for (int i = 0; i < kGranule / kWarps; ++i) tile[(warp + i * kWarps) * width + t] = in[i];
+    wait_for_grid();
   }
-  __syncthreads();
-  for (int t = warp; t < taps; t += kWarps) {
-    const int32_t low = tile[lane * width + t], high = tile[(lane + 32) * width + t];
-    if (!__any_sync(~0u, low >= 0 || high >= 0)) continue;
-    int32_t* const to = args.rows + (granule * args.num_taps + first + t) * kGranule;
-    to[lane] = low;
-    to[lane + 32] = high;
-    if (lane == 0) atomicOr(&present[t / 32], 1u << (t % 32));
-  }
-  __syncthreads();
-  if (threadIdx.x < words)
-    args.taps[(1 + granule) * args.words + first / 32 + threadIdx.x] = static_cast<int32_t>(present[threadIdx.x]);
+  cut_granules(args, *reinterpret_cast<GranuleMemory*>(shared));
 }
 
 std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<int64_t> rank) {
@@ -338,22 +377,50 @@ std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<i
   STD_TORCH_CHECK(static_cast<int64_t>(rank.size()) == taps, "tile_table: rank must have one entry a tap");
   for (const int64_t r : rank) STD_TORCH_CHECK(r >= 0 && r < taps, "tile_table: rank must number the taps");
   const Device device(table);
-  const cudaStream_t stream = device.stream();
-  const Tensor from = torch::stable::contiguous(table);
+  const Tensor from = as_contiguous(table);
   const int64_t granules = std::max<int64_t>(ceil_div(num_out, kGranule), 1), words = ceil_div(taps, 32);
   Tensor rows = empty_like_device(table, {granules, taps, kGranule}, ScalarType::Int);
   Tensor order = empty_like_device(table, {granules * kGranule}, ScalarType::Int);
   Tensor present = empty_like_device(table, {1 + granules, words}, ScalarType::Int);
 
-  if (num_out > 0) sort_rows(from, rank, order.mutable_data_ptr<int32_t>(), stream);
-  const GranuleArgs args{from.const_data_ptr<int32_t>(),    num_out,
-                         static_cast<int>(taps),            static_cast<int>(words),
-                         rows.mutable_data_ptr<int32_t>(),  order.mutable_data_ptr<int32_t>(),
-                         present.mutable_data_ptr<int32_t>()};
-  const dim3 grid(static_cast<unsigned>(granules), static_cast<unsigned>(ceil_div(taps, kGranuleTaps)));
-  const int bytes = kGranule * (static_cast<int>(std::min<int64_t>(taps, kGranuleTaps)) | 1) * 4;
-  granule_kernel<<<grid, kThreads, bytes, stream>>>(args);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  const int64_t wanted = std::max(ceil_div(num_out, kLeastRange), ceil_div(granules * words, kGroups));
+  const int64_t blocks = std::min<int64_t>({wanted, device_facts().multiprocessors, kMostBlocks});
+
+  TileArgs args{};
+  args.table = from.const_data_ptr<int32_t>();
+  args.num_out = num_out;
+  args.num_taps = static_cast<int>(taps);
+  args.words = static_cast<int>(words);
+  args.granules = granules;
+  args.key_bits = static_cast<int>(std::min<int64_t>(taps, 32));
+  args.passes = static_cast<int>(ceil_div(args.key_bits, kDigitBits));
+  args.digit_bits = static_cast<int>(ceil_div(args.key_bits, args.passes));
+  args.range = static_cast<uint32_t>(ceil_div(ceil_div(num_out, blocks), 32) * 32);
+  args.rows = rows.mutable_data_ptr<int32_t>();
+  args.order = order.mutable_data_ptr<int32_t>();
+  args.taps = present.mutable_data_ptr<int32_t>();
+
+  // Pairs twice, the sort moves between them; counts; masks where the kernel does not make them.
+  const int64_t counts = args.passes * (ceil_div(blocks, kSuper) + blocks) * kDigits;
+  const int64_t masks = taps > kFewTaps ? num_out : 0;
+  Tensor scratch = empty_like_device(table, {counts + 4 * num_out + masks}, ScalarType::Int);
+  args.counts = reinterpret_cast<uint32_t*>(scratch.mutable_data_ptr<int32_t>());
+  args.pairs = reinterpret_cast<uint2*>(args.counts + counts);
+  if (taps <= kFewTaps) {
+    args.bits = bits_of<kFewTaps>(rank, 0, taps);
+  } else if (num_out > 0) {
+    uint32_t* const made = args.counts + counts + 4 * num_out;
+    args.masks = made;
+    for (int64_t first = 0; first < taps; first += kMaskTaps) {
+      const int64_t count = std::min<int64_t>(kMaskTaps, taps - first);
+      mask_kernel<<<grid_for(num_out, kMaskThreads, kMaxRows), kMaskThreads, 0, device.stream()>>>(
+          {args.table, num_out, args.num_taps, static_cast<int>(first), static_cast<int>(count), made},
+          bits_of<kMaskTaps>(rank, first, count));
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
+    }
+  }
+  allow_shared<tile_kernel>(static_cast<int>(shared_bytes(kFewTaps)));
+  launch_together(tile_kernel, blocks, kThreads, shared_bytes(args.num_taps), args, device.stream());
   return {rows, order, present};
 }
 
