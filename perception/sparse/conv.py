@@ -63,7 +63,7 @@ def conv(
         )
     learns = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
     plan, reverse = kernel_map.lists(features.shape[0], learns)
-    tf32 = device == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    tf32 = dtype == torch.float32 and device == "cuda" and torch.backends.cuda.matmul.allow_tf32
     if learns and not torch.compiler.is_compiling():
         return _Conv.apply(features, weight, bias, dtype, plan, reverse, num_out, groups, tf32)
     return ops.conv(
@@ -182,7 +182,10 @@ def _swap_channels(weight: Tensor, groups: int) -> Tensor:
 
 
 def _reverse(plan: list[Tensor], transposed: list[Tensor], rows: int) -> list[Tensor]:
-    return transposed or list(transpose_map(*plan, rows))
+    if transposed:
+        return transposed
+    in_rows, out_rows, tap_ptr = plan
+    return list(transpose_map(in_rows, out_rows, tap_ptr, rows))
 
 
 def _gradients(

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from perception.sparse.kernel_map import KernelMap
+from perception.sparse.kernel_map import KernelMap, TableMap
 from perception.sparse.sites import Sites
 from perception.sparse.tensor import SparseTensor
 
@@ -34,6 +34,32 @@ def _unflatten_map(leaves: Any, context: Any) -> KernelMap:
     plan = KernelMap(tuple(values[:3]), monotone, tuple(values[3:6]) if has_reverse else None)
     if has_rows:
         plan._by_output = tuple(values[-2:])
+    return plan
+
+
+def _flatten_table(plan: TableMap) -> tuple[list[Any], Any]:
+    parts = plan._tiles, plan._raw_pairs, plan._by_output
+    opposite = plan._opposite
+    if opposite is not None:  # it leads back here: a tree holds the way there alone
+        opposite = TableMap(opposite.table, opposite.rank, opposite.mirrored)
+        opposite._tiles = plan._opposite._tiles if plan._opposite is not None else None
+    leaves = [plan.table, *(tensor for part in parts for tensor in part or ()), opposite]
+    return leaves, (plan.rank, plan.mirrored, tuple(part is not None for part in parts))
+
+
+def _unflatten_table(leaves: Any, context: Any) -> TableMap:
+    rank, mirrored, has = context
+    table, *values, opposite = leaves
+    plan = TableMap(table, rank, mirrored)
+    rest = iter(values)
+    for name, length, present in zip(
+        ("_tiles", "_raw_pairs", "_by_output"), (3, 3, 2), has, strict=True
+    ):
+        if present:
+            setattr(plan, name, tuple(next(rest) for _ in range(length)))
+    plan._opposite = opposite
+    if opposite is not None:
+        opposite._opposite = plan
     return plan
 
 
@@ -88,5 +114,6 @@ def _register(kind: type, flatten: Callable, unflatten: Callable) -> None:
 
 
 _register(KernelMap, _flatten_map, _unflatten_map)
+_register(TableMap, _flatten_table, _unflatten_table)
 _register(Sites, _flatten_sites, _unflatten_sites)
 _register(SparseTensor, _flatten_tensor, _unflatten_tensor)

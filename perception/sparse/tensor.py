@@ -84,8 +84,11 @@ class SparseTensor:
 
     @staticmethod
     def _make(features: Tensor, sites: Sites, ancestors: tuple[Sites, ...]) -> SparseTensor:
-        x = SparseTensor(features, sites)
-        x.ancestors = ancestors
+        # Every layer comes through here: no checks of what layers make themselves.
+        if features.shape[0] != sites.num_sites:
+            raise ValueError(f"features has {features.shape[0]} rows for {sites.num_sites} sites")
+        x = object.__new__(SparseTensor)
+        x.features, x.sites, x.ancestors = features, sites, ancestors
         return x
 
     # -- what it is --------------------------------------------------------------------------------
@@ -142,6 +145,12 @@ class SparseTensor:
 
     def replace(self, features: Tensor) -> SparseTensor:
         """Other features ``[N, C']`` at the same sites, which keep their plans."""
+        if (
+            not isinstance(features, Tensor)
+            or features.ndim != 2
+            or not features.is_floating_point()
+        ):
+            return SparseTensor(features, self.sites)  # which says what is wrong
         return SparseTensor._make(features, self.sites, self.ancestors)
 
     def to(self, *args: Any, **kwargs: Any) -> SparseTensor:
