@@ -387,11 +387,11 @@ void choose(const ConvArgs& args) {
   }
   if (args.cout <= 32) return launch<T, 32, 2, 4, 2, false, kExchanged>(args);
   if (args.cout <= 64) return launch<T, 64, 2, 4, 2, false, kExchanged>(args);
-  const bool tall = blocks(4, 128) >= 2 * multiprocessors;
+  const bool tall = 2 * blocks(4, 128) >= 3 * multiprocessors;
   if (args.cout % 96 == 0 && args.cout % 128 != 0)
     return tall ? launch<T, 96, 4, 4, 1, false, kExchanged>(args) : launch<T, 96, 2, 6, 1, false, kExchanged>(args);
   if (tall) return launch<T, 128, 4, 4, 1, false, kExchanged>(args);
-  if (blocks(2, 128) >= multiprocessors) return launch<T, 128, 2, 6, 1, false, kExchanged>(args);
+  if (5 * blocks(2, 128) >= 3 * multiprocessors) return launch<T, 128, 2, 6, 1, false, kExchanged>(args);
   return launch<T, 64, 2, 4, 2, false, kExchanged>(args);
 }
 
