@@ -186,9 +186,13 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
         uint32_t active = 0;
 #pragma unroll
         for (int g = 0; g < kGroups; ++g) active |= (has[g] & chunk) ? 1u << g : 0u;
-        uint32_t source[kHeld];  // bytes from x on, ~0 for no row
+        uint32_t source[kRows];  // bytes from x on, ~0 for no row
 #pragma unroll
         for (int i = 0; i < kHeld; ++i) source[i] = held[i] < 0 ? ~0u : held[i] * pitch;
+        if constexpr (!kPacked) {
+#pragma unroll
+          for (int i = kRows - 1; i >= 0; --i) source[i] = __shfl_sync(0xffffffffu, source[i % kHeld], i / kHeld, 8);
+        }
         more = left != 0 || word < last_word;
         if (more) take();  // its loads are under way while this chunk is copied
         const int parts = chunk ? p.chunks_per_tap : 1;
@@ -219,15 +223,11 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
           if (active >> mine & 1) {
             const uint8_t* from = reinterpret_cast<const uint8_t*>(p.x) + part * (kChunk * 2) + piece * 16;
             const bool inside = piece + part * 8 < p.cin / 8;
+            uint32_t to[8];
 #pragma unroll
-            for (int i = 0; i < kRows; ++i) {
-              uint32_t offset;
-              if constexpr (kPacked)
-                offset = source[i];
-              else
-                offset = __shfl_sync(0xffffffffu, source[i % kHeld], i / kHeld, 8);
-              copy16(((place + stage * S::kStage) ^ (i % 8 << 4)) + i * 128, from + offset, !inside || offset == ~0u);
-            }
+            for (int i = 0; i < 8; ++i) to[i] = (place + stage * S::kStage) ^ (i << 4);
+#pragma unroll
+            for (int i = 0; i < kRows; ++i) copy16(to[i % 8] + i * 128, from + source[i], !inside || source[i] == ~0u);
           }
           copies_arrive(full + 8 * stage);
           advance();
