@@ -31,10 +31,11 @@ STABLE_TORCH_LIBRARY(perception, m) {
   // Kernel maps as tables, on CUDA; see cuda/conv.cuh for the tiles.
   m.def(
       "neighbor_table(Tensor index, Tensor in_sites, Tensor out_sites, Tensor offsets, int[] stride, "
-      "bool symmetric) -> Tensor");
+      "bool symmetric, int[] rank=[]) -> (Tensor table, Tensor masks)");
   m.def("transpose_table(Tensor table, SymInt num_in) -> Tensor");
   m.def("table_pairs(Tensor table) -> (Tensor in_rows, Tensor out_rows, Tensor tap_ptr)");
-  m.def("tile_table(Tensor table, int[] rank) -> (Tensor rows, Tensor order, Tensor taps)");
+  m.def(
+      "tile_table(Tensor table, int[] rank, Tensor? masks=None) -> (Tensor rows, Tensor order, Tensor taps)");
   m.def("segment_sum(Tensor x, Tensor rows, Tensor ptr, Tensor? weights, bool mean) -> Tensor");
   m.def("segment_argmax(Tensor x, Tensor rows, Tensor ptr) -> Tensor");
   m.def("segment_max_grad(Tensor grad, Tensor arg, Tensor segments, Tensor ptr) -> Tensor");

@@ -8,8 +8,8 @@
 // axis. Sites in another order: a slot is (key, row), four consecutive keys to 64 bytes. More than 63
 // bits: a slot is (upper half of a hash, row), and the site's row itself is compared.
 //
-// Which of these holds is found on the device: the header keeps the extremes of every column and
-// whether the order is strict, and each reader derives the packing from them.
+// Which of these holds is found on the device and stands in the header. A search for a group or a hash
+// looks at slot after slot; a group's search begins at an even one, two slots being one sector of memory.
 #pragma once
 
 #include "cuda/cuda.cuh"
@@ -20,8 +20,10 @@ struct alignas(16) Slot {
   unsigned long long key, value;
 };
 
-constexpr int64_t kIndexHeader = 32;  // words of 8 bytes, read as 64 words of 4:
-constexpr int kHeaderUnordered = 16;  // 2c: least (v ^ 2^31); 2c + 1: least ~(v ^ 2^31); 16: 0 if not in strict order
+// Words of 8 bytes: 32 with the packing, as IndexView reads it, then what blocks tell each other while
+// the index is made. Slots begin at a multiple of 64 bytes.
+constexpr int kIndexBlocks = 512;
+constexpr int64_t kIndexHeader = 32 + (2 * kMaxColumns + 1) * kIndexBlocks / 2;
 constexpr unsigned long long kEmptySlot = ~0ull;
 
 // The index of contiguous sites, and info as build_index returns it.
@@ -52,10 +54,10 @@ void dispatch_columns(int64_t columns, const F& f) {
   }
 }
 
-__device__ inline unsigned long long scramble(unsigned long long h) {
-  h *= 0x9e3779b97f4a7c15ull;
-  h ^= h >> 32;
-  return h * 0x9e3779b97f4a7c15ull;
+__device__ inline uint32_t scramble(unsigned long long x) {
+  uint32_t h = static_cast<uint32_t>(x) * 0x9e3779b1u + static_cast<uint32_t>(x >> 32) * 0x85ebca77u;
+  h ^= h >> 15;
+  return h * 0x2c1b3c6du;
 }
 
 // Whether 0 <= v <= range.
@@ -64,40 +66,63 @@ __device__ inline bool within(int64_t v, uint32_t range) { return static_cast<ui
 template <int C>
 struct IndexView {
   enum Kind { kGroups, kKeys, kRows };
+  // The header, in words of 4 bytes: lo, range and shift of each column, the kind, whether in strict order.
+  enum { kLo = 0, kRange = kMaxColumns, kShift = 2 * kMaxColumns, kKind = 3 * kMaxColumns, kInOrder };
 
   const Slot* slots;
   const int32_t* sites;
   int log2;
   Kind kind;
-  bool in_order;
   int32_t lo[C];
   uint32_t range[C];
   int shift[C];
 
   __device__ IndexView(const int64_t* index, int log2_, const int32_t* sites_)
+      : IndexView(index, reinterpret_cast<const uint32_t*>(index), log2_, sites_) {}
+  __device__ IndexView(const int64_t* index, const uint32_t* header, int log2_, const int32_t* sites_)
       : slots(reinterpret_cast<const Slot*>(index + kIndexHeader)), sites(sites_), log2(log2_) {
-    const uint32_t* header = reinterpret_cast<const uint32_t*>(index);
-    int bits = 0;
+    const uint4* const quads = reinterpret_cast<const uint4*>(header);
 #pragma unroll
-    for (int c = C - 1; c >= 0; --c) {
-      const uint32_t low = header[2 * c], high = ~header[2 * c + 1];
-      const bool none = low > high;  // of no sites at all
-      lo[c] = none ? 0 : static_cast<int32_t>(low ^ 0x80000000u);
-      range[c] = none ? 0 : high - low;
-      shift[c] = bits < 63 ? bits : 63;
-      bits += 32 - __clz(static_cast<int>(range[c]));
+    for (int first = 0; first < C; first += 4) {
+      const uint4 a = quads[(kLo + first) / 4], b = quads[(kRange + first) / 4], c = quads[(kShift + first) / 4];
+      const uint32_t los[4] = {a.x, a.y, a.z, a.w}, ranges[4] = {b.x, b.y, b.z, b.w}, shifts[4] = {c.x, c.y, c.z, c.w};
+#pragma unroll
+      for (int i = 0; i < 4 && first + i < C; ++i) {
+        lo[first + i] = static_cast<int32_t>(los[i]);
+        range[first + i] = ranges[i];
+        shift[first + i] = static_cast<int>(shifts[i]);
+      }
     }
-    in_order = header[kHeaderUnordered] != 0;
-    kind = bits > 63 ? kRows : in_order ? kGroups : kKeys;
+    kind = static_cast<Kind>(header[kKind]);
+  }
+
+  // Of the least v ^ 2^31 (2c) and the least ~(v ^ 2^31) (2c + 1) of each column c, and 0 at 2C if the
+  // sites are not in strict order.
+  __device__ static void write_header(const uint32_t* least, uint32_t* header) {
+    int bits = 0;
+    for (int c = C - 1; c >= 0; --c) {
+      const uint32_t low = least[2 * c], high = ~least[2 * c + 1];
+      const bool none = low > high;  // of no sites at all
+      const uint32_t range = none ? 0 : high - low;
+      header[kLo + c] = none ? 0 : low ^ 0x80000000u;
+      header[kRange + c] = range;
+      header[kShift + c] = bits < 63 ? bits : 63;
+      bits += 32 - __clz(static_cast<int>(range));
+    }
+    const bool in_order = least[2 * C] != 0;
+    header[kKind] = bits > 63 ? kRows : in_order ? kGroups : kKeys;
+    header[kInOrder] = in_order;
   }
 
   __device__ unsigned long long mask() const { return (1ull << log2) - 1; }
 
   // -- where the search begins ---------------------------------------------------------------------
 
-  __device__ unsigned long long home_of_group(unsigned long long group) const { return scramble(group) >> (64 - log2); }
+  __device__ unsigned long long home_of_group(unsigned long long group) const {
+    return static_cast<unsigned long long>(scramble(group) >> (33 - log2)) << 1;
+  }
   __device__ unsigned long long home_of_key(unsigned long long key) const {
-    return (scramble(key >> 2) >> (66 - log2)) << 2 | (key & 3);
+    return static_cast<unsigned long long>(scramble(key >> 2) >> (34 - log2)) << 2 | (key & 3);
   }
   __device__ static unsigned long long hash(const int32_t (&site)[C]) {
     unsigned long long h = 0x9e3779b97f4a7c15ull;
@@ -143,22 +168,14 @@ struct IndexView {
     return {words.x, words.y};
   }
 
-  // First row and, in the lower half, the complement of the members.
-  __device__ unsigned long long find_group(unsigned long long group) const {
-    const unsigned long long home = home_of_group(group);
-    return follow(load(home), home, group);
-  }
-  __device__ void find_groups(unsigned long long first, unsigned long long last, unsigned long long& first_found,
-                              unsigned long long& last_found) const {
-    const unsigned long long first_home = home_of_group(first), last_home = home_of_group(last);
-    const Slot first_slot = load(first_home);
-    const Slot last_slot = last == first ? first_slot : load(last_home);
-    first_found = follow(first_slot, first_home, first);
-    last_found = last == first ? first_found : follow(last_slot, last_home, last);
-  }
-  __device__ unsigned long long follow(Slot slot, unsigned long long s, unsigned long long group) const {
-    while (slot.key != group && slot.key != kEmptySlot) slot = load(++s);
+  // First row and, in the lower half, the complement of the members; from the slot where the search begins.
+  __device__ unsigned long long follow(Slot slot, unsigned long long group) const {
+    for (int behind = 1; slot.key != group && slot.key != kEmptySlot; ++behind)
+      slot = load(home_of_group(group) + behind);
     return slot.value;  // an empty slot has no members
+  }
+  __device__ unsigned long long find_group(unsigned long long group) const {
+    return follow(load(home_of_group(group)), group);
   }
   __device__ static int32_t row_in_group(unsigned long long found, unsigned long long key) {
     const uint32_t members = ~static_cast<uint32_t>(found), member = 1u << (key & 31);

@@ -2,9 +2,10 @@
 // is stride * out_site + offset[k], or -1.
 //
 // neighbor_table: a thread has an output and walks runs of taps that differ on the last axis only; a run
-// costs one slot of the index, two where it leaves a group of 32 keys. A block's part of the table is
-// put together in shared memory and written in one stream. The symmetric half is probed too: writing
-// mirrored entries to scattered rows would cost more than the probes that it saves.
+// costs one slot of the index, two where it leaves a group of 32 keys, and the slots of three runs are
+// fetched together. A block's part of the table is put together in shared memory and written in one
+// stream; the sort of tile_table gets each row's taps as a bit set along with it. The symmetric half is
+// probed too: writing mirrored entries to scattered rows would cost more than the probes that it saves.
 // Limit: the table is written once, 4 K bytes an output.
 // table_pairs: counts of (tap, tile of rows), their sum, and the tiles once more to write the pairs.
 #include "cuda/index.cuh"
@@ -19,8 +20,11 @@ namespace {
 
 // -- neighbor_table ---------------------------------------------------------------------------------
 
-constexpr int kProbeRows = 64, kProbeSplit = 3, kProbeThreads = kProbeRows * kProbeSplit;
-constexpr int kProbeTaps = 127;  // of one block; odd, so that lanes write to different banks
+constexpr int kProbeRows = 128;
+constexpr int kProbeTaps = 63;   // of one block; odd, so that lanes write to different banks
+constexpr int kProbeBatch = 3;   // runs whose slots are fetched together
+constexpr int kProbeSplit = 3;   // threads an output, where outputs are few
+constexpr int kMaskTaps = 32;    // a table of more taps comes without bit sets
 
 struct Steps {
   int64_t by[kMaxColumns];  // the batch has 1
@@ -36,22 +40,34 @@ struct ProbeArgs {
   int taps, chunk;  // of the table, of a block
   Steps steps;
   int32_t* table;
+  uint32_t* masks;  // null where there are more than kMaskTaps
+  uint8_t bit_of[kProbeTaps + 1];
 };
 
 // In shared memory: deltas [chunk] (8 bytes), tile [kProbeRows, width], offsets [chunk, D], runs [chunk + 1].
 constexpr int64_t probe_shared_bytes(int chunk, int dim) {
-  return chunk * 8 + (static_cast<int64_t>(kProbeRows) * (chunk | 1) + chunk * dim + chunk + 1) * 4;
+  return (chunk + 1) / 2 * 16 + (static_cast<int64_t>(kProbeRows) * (chunk | 1) + chunk * dim + chunk + 1) * 4;
 }
 
-template <int C>
-__global__ void __launch_bounds__(kProbeThreads, C <= 3 ? 8 : 6) probe_kernel(const __grid_constant__ ProbeArgs args) {
-  constexpr int D = C - 1;
+// Bit d: place + d is between 0 and range.
+__device__ __forceinline__ uint32_t window(int64_t place, uint32_t range) {
+  if (place < -31 || place > range) return 0;
+  const int64_t room = range - place;
+  const uint32_t above = room >= 31 ? ~0u : (2u << room) - 1;
+  return above & ~0u << (place < 0 ? static_cast<int>(-place) : 0);
+}
+
+template <int C, int kSplit>
+__global__ void __launch_bounds__(kProbeRows * kSplit, (C <= 4 ? 8 : 4) / kSplit)
+    probe_kernel(const __grid_constant__ ProbeArgs args) {
+  constexpr int D = C - 1, kThreads = kProbeRows * kSplit;
   using View = IndexView<C>;
-  extern __shared__ unsigned long long shared[];
+  extern __shared__ ulonglong2 shared[];
   __shared__ int num_runs;
+  __shared__ uint32_t mask_of[kProbeRows];
   const int chunk = args.chunk, width = chunk | 1;
-  unsigned long long* const deltas = shared;
-  int32_t* const tile = reinterpret_cast<int32_t*>(deltas + chunk);
+  unsigned long long* const deltas = reinterpret_cast<unsigned long long*>(shared);
+  int32_t* const tile = reinterpret_cast<int32_t*>(shared + (chunk + 1) / 2);
   int32_t* const offsets = tile + kProbeRows * width;
   int32_t* const runs = offsets + chunk * D;
 
@@ -63,27 +79,19 @@ __global__ void __launch_bounds__(kProbeThreads, C <= 3 ? 8 : 6) probe_kernel(co
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
   // The key of the output's place at displacement zero, summed modulo 2^64: with an offset's it is right
-  // whenever all columns are inside, that is, the offset is between least and most.
-  const int row = threadIdx.x % kProbeRows;
+  // whenever all columns are inside.
+  const int row = threadIdx.x % kProbeRows, split = threadIdx.x / kProbeRows;
   const int32_t* const site = args.out_sites + (first_row + row) * C;
+  int64_t place[C];
   unsigned long long home = 0;
-  bool near = row < rows;
-  int32_t least[D], most[D];
 #pragma unroll
   for (int c = 0; c < C; ++c) {
-    const int64_t place = (row < rows ? __ldg(site + c) : 0) * args.steps.by[c] - view.lo[c];
-    home += static_cast<unsigned long long>(place) << view.shift[c];
-    if (c == 0) {
-      near &= within(place, view.range[c]);
-    } else {
-      const int64_t from = -place, to = view.range[c] - place;
-      const bool some = from <= INT32_MAX && to >= INT32_MIN;
-      least[c - 1] = some ? static_cast<int32_t>(max(from, int64_t{INT32_MIN})) : INT32_MAX;
-      most[c - 1] = some ? static_cast<int32_t>(min(to, int64_t{INT32_MAX})) : INT32_MIN;
-    }
+    place[c] = (row < rows ? __ldg(site + c) : 0) * args.steps.by[c] - view.lo[c];
+    home += static_cast<unsigned long long>(place[c]) << view.shift[c];
   }
+  const bool near = row < rows && within(place[0], view.range[0]);
 #pragma unroll 1
-  for (int t = threadIdx.x; t < taps; t += kProbeThreads) {
+  for (int t = threadIdx.x; t < taps; t += kThreads) {
     unsigned long long delta = 0;
 #pragma unroll
     for (int d = 0; d < D; ++d) {
@@ -93,6 +101,7 @@ __global__ void __launch_bounds__(kProbeThreads, C <= 3 ? 8 : 6) probe_kernel(co
     }
     deltas[t] = delta;
   }
+  if (kSplit > 1 && split == 0) mask_of[row] = 0;
   __syncthreads();
   if (warp == 0) {
     int found = 0;
@@ -118,30 +127,70 @@ __global__ void __launch_bounds__(kProbeThreads, C <= 3 ? 8 : 6) probe_kernel(co
   __syncthreads();
 
   const int32_t* const last_axis = offsets + D - 1;
-  for (int run = threadIdx.x / kProbeRows; run < num_runs; run += kProbeSplit) {
-    const int begin = runs[run], end = runs[run + 1];
-    bool inside = near;
+  int32_t* const to_tile = tile + row * width;
+  // Whether an output is inside at the taps of a run on all axes but the last.
+  const auto inside = [&](int begin) {
+    bool all = near;
 #pragma unroll
-    for (int d = 0; d < D - 1; ++d) inside &= least[d] <= offsets[begin * D + d] && offsets[begin * D + d] <= most[d];
-    if (view.kind == View::kGroups) {
-      // The groups of the first and of the last tap, fetched together: there are no others.
-      const unsigned long long key = home + deltas[begin];
-      const int32_t first = last_axis[begin * D];
-      unsigned long long found = kEmptySlot, next_found = kEmptySlot;
-      if (inside) view.find_groups(key >> 5, (key + (last_axis[(end - 1) * D] - first)) >> 5, found, next_found);
+    for (int d = 0; d < D - 1; ++d) all &= within(place[d + 1] + offsets[begin * D + d], view.range[d + 1]);
+    return all;
+  };
+  const int total = num_runs;
+  uint32_t mask = 0;
+  if (view.kind == View::kGroups) {
 #pragma unroll 1
-      for (int t = begin; t < end; ++t) {
-        const int32_t step = last_axis[t * D];
-        const uint32_t moved = static_cast<uint32_t>(key) + (step - first);
-        const unsigned long long group = (moved ^ static_cast<uint32_t>(key)) & 32 ? next_found : found;
-        tile[row * width + t] = least[D - 1] <= step && step <= most[D - 1] ? View::row_in_group(group, moved) : -1;
+    for (int base = split; base < total; base += kProbeBatch * kSplit) {
+      unsigned long long key[kProbeBatch];
+      Slot slot[kProbeBatch];
+      uint32_t valid[kProbeBatch];
+#pragma unroll
+      for (int j = 0; j < kProbeBatch; ++j) {
+        const int run = base + j * kSplit;
+        key[j] = 0;
+        valid[j] = 0;
+        slot[j] = {kEmptySlot, kEmptySlot};
+        if (run >= total) continue;
+        const int begin = runs[run];
+        key[j] = home + deltas[begin];
+        if (inside(begin)) valid[j] = window(place[D] + last_axis[begin * D], view.range[D]);
+        if (valid[j]) slot[j] = view.load(view.home_of_group(key[j] >> 5));
       }
-    } else {
+#pragma unroll
+      for (int j = 0; j < kProbeBatch; ++j) {
+        const int run = base + j * kSplit;
+        if (run >= total) continue;
+        const int begin = runs[run], end = runs[run + 1];
+        const int32_t first = last_axis[begin * D];
+        // The members from the first tap on, and the row of the next of them: rows follow each other.
+        const unsigned long long found = view.follow(slot[j], key[j] >> 5);
+        const uint32_t group = ~static_cast<uint32_t>(found), bit = static_cast<uint32_t>(key[j]) & 31;
+        uint32_t members = group >> bit;
+        int32_t next = static_cast<int32_t>(found >> 32) + __popc(group & ((1u << bit) - 1));
+        const uint32_t span = last_axis[(end - 1) * D] - first;
+        if (bit + span > 31 && valid[j]) {
+          const unsigned long long behind = view.find_group((key[j] + span) >> 5);
+          members |= ~static_cast<uint32_t>(behind) << (32 - bit);
+          if (group == 0) next = static_cast<int32_t>(behind >> 32);
+        }
+        const uint32_t present = members & valid[j];
+#pragma unroll 1
+        for (int t = begin; t < end; ++t) {
+          const int step = last_axis[t * D] - first;
+          const uint32_t here = present >> step & 1;
+          to_tile[t] = here ? next + __popc(members & ((1u << step) - 1)) : -1;
+          mask |= here << args.bit_of[t];
+        }
+      }
+    }
+  } else {
+#pragma unroll 1
+    for (int run = split; run < total; run += kSplit) {
+      const int begin = runs[run], end = runs[run + 1];
+      const bool all = inside(begin);
 #pragma unroll 1
       for (int t = begin; t < end; ++t) {
-        const int32_t step = last_axis[t * D];
         int32_t from = -1;
-        if (inside && least[D - 1] <= step && step <= most[D - 1]) {
+        if (all && within(place[D] + last_axis[t * D], view.range[D])) {
           if (view.kind == View::kKeys) {
             from = view.find_key(home + deltas[t]);
           } else {
@@ -153,48 +202,71 @@ __global__ void __launch_bounds__(kProbeThreads, C <= 3 ? 8 : 6) probe_kernel(co
             from = view.find_row(wanted);
           }
         }
-        tile[row * width + t] = from;
+        to_tile[t] = from;
+        if (from >= 0) mask |= 1u << args.bit_of[t];
       }
     }
   }
+  if (kSplit > 1 && args.masks != nullptr) atomicOr(mask_of + row, mask);
   __syncthreads();
 
+  if (args.masks != nullptr && split == 0 && row < rows)
+    args.masks[first_row + row] = kSplit > 1 ? mask_of[row] : mask;
   int32_t* const to = args.table + first_row * args.taps + first_tap;
-  if (width == args.taps) {  // the tile is a piece of the table
-    for (int i = threadIdx.x; i < rows * width; i += kProbeThreads) to[i] = tile[i];
+  const int words = rows * taps;
+  if (width == args.taps) {  // the tile is a piece of the table, of whole sectors but for the last
+    const uint4* const from = reinterpret_cast<const uint4*>(tile);
+    for (int i = threadIdx.x; i < words / 4; i += kThreads) reinterpret_cast<uint4*>(to)[i] = from[i];
+    for (int i = words / 4 * 4 + threadIdx.x; i < words; i += kThreads) to[i] = tile[i];
+  } else if (taps == args.taps) {
+    const uint32_t inverse = (1u << 20) / taps + 1;  // exact for i * taps < 2^20
+    for (int i = threadIdx.x; i < words; i += kThreads) to[i] = tile[i + static_cast<int>(i * inverse >> 20)];
   } else {
-    for (int r = warp; r < rows; r += kProbeThreads / 32)
+    for (int r = warp; r < rows; r += kThreads / 32)
       for (int t = lane; t < taps; t += 32) to[static_cast<int64_t>(r) * args.taps + t] = tile[r * width + t];
   }
 }
 
-Tensor make_table(const Tensor& index, const Tensor& in_sites, const Tensor& out_sites, const Tensor& offsets,
-                  const std::vector<int64_t>& stride, cudaStream_t stream) {
+// The table and, where it has few taps, the bit sets of its rows: bit rank[k] for tap k.
+std::tuple<Tensor, Tensor> make_table(const Tensor& index, const Tensor& in_sites, const Tensor& out_sites,
+                                      const Tensor& offsets, const std::vector<int64_t>& stride,
+                                      const std::vector<int64_t>& rank, cudaStream_t stream) {
   const int64_t taps = offsets.size(0), columns = in_sites.size(1), num_out = out_sites.size(0);
+  const bool wants_masks = !rank.empty() && taps <= kMaskTaps;
   Tensor table = empty_like_device(out_sites, {num_out, taps}, ScalarType::Int);
-  if (num_out == 0 || taps == 0) return table;
+  Tensor masks = empty_like_device(out_sites, {wants_masks ? num_out : 0}, ScalarType::Int);
+  if (num_out == 0 || taps == 0) return {table, masks};
   const int64_t chunks = ceil_div(taps, kProbeTaps);
   const int chunk = static_cast<int>(chunks == 1 ? taps : ceil_div(taps, chunks) | 1);
-  ProbeArgs args{index.const_data_ptr<int64_t>(),
-                 index_log2(index, "neighbor_table"),
-                 in_sites.const_data_ptr<int32_t>(),
-                 out_sites.const_data_ptr<int32_t>(),
-                 num_out,
-                 offsets.const_data_ptr<int32_t>(),
-                 static_cast<int>(taps),
-                 chunk,
-                 {},
-                 table.mutable_data_ptr<int32_t>()};
+  ProbeArgs args{};
+  args.index = index.const_data_ptr<int64_t>();
+  args.log2 = index_log2(index, "neighbor_table");
+  args.in_sites = in_sites.const_data_ptr<int32_t>();
+  args.out_sites = out_sites.const_data_ptr<int32_t>();
+  args.num_out = num_out;
+  args.offsets = offsets.const_data_ptr<int32_t>();
+  args.taps = static_cast<int>(taps);
+  args.chunk = chunk;
+  args.table = table.mutable_data_ptr<int32_t>();
+  if (wants_masks) {
+    args.masks = reinterpret_cast<uint32_t*>(masks.mutable_data_ptr<int32_t>());
+    for (int64_t t = 0; t < taps; ++t) args.bit_of[t] = static_cast<uint8_t>(rank[t]);
+  }
   args.steps.by[0] = 1;
   for (int64_t c = 1; c < columns; ++c) args.steps.by[c] = stride[c - 1];
   const dim3 grid(static_cast<unsigned>(ceil_div(num_out, kProbeRows)), static_cast<unsigned>(ceil_div(taps, chunk)));
+  const bool split = taps > 9 && int64_t{grid.x} * grid.y < 5 * device_facts().multiprocessors;
   dispatch_columns(columns, [&](auto constant) {
     constexpr int C = constant.value;
     static_assert(probe_shared_bytes(kProbeTaps, C - 1) <= 47 << 10, "more shared memory than a block has by default");
-    probe_kernel<C><<<grid, kProbeThreads, probe_shared_bytes(chunk, C - 1), stream>>>(args);
+    const int64_t bytes = probe_shared_bytes(chunk, C - 1);
+    if (split)
+      probe_kernel<C, kProbeSplit><<<grid, kProbeRows * kProbeSplit, bytes, stream>>>(args);
+    else
+      probe_kernel<C, 1><<<grid, kProbeRows, bytes, stream>>>(args);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
-  return table;
+  return {table, masks};
 }
 
 void check_map(const Tensor& in_sites, const Tensor& out_sites, const Tensor& offsets,
@@ -211,13 +283,18 @@ void check_map(const Tensor& in_sites, const Tensor& out_sites, const Tensor& of
   check_same_device(in_sites, offsets, op);
 }
 
-Tensor neighbor_table(const Tensor& index, const Tensor& in_sites, const Tensor& out_sites, const Tensor& offsets,
-                      std::vector<int64_t> stride, bool /*symmetric*/) {
+std::tuple<Tensor, Tensor> neighbor_table(const Tensor& index, const Tensor& in_sites, const Tensor& out_sites,
+                                          const Tensor& offsets, std::vector<int64_t> stride, bool /*symmetric*/,
+                                          std::vector<int64_t> rank) {
   check_map(in_sites, out_sites, offsets, stride, "neighbor_table");
   check_same_device(index, in_sites, "neighbor_table");
+  STD_TORCH_CHECK(rank.empty() || static_cast<int64_t>(rank.size()) == offsets.size(0),
+                  "neighbor_table: rank must have one entry a tap, or none");
+  for (const int64_t r : rank)
+    STD_TORCH_CHECK(r >= 0 && r < offsets.size(0), "neighbor_table: rank must number the taps");
   const Device device(in_sites);
-  return make_table(index, torch::stable::contiguous(in_sites), torch::stable::contiguous(out_sites),
-                    torch::stable::contiguous(offsets), stride, device.stream());
+  return make_table(index, as_contiguous(in_sites), as_contiguous(out_sites), as_contiguous(offsets), stride, rank,
+                    device.stream());
 }
 
 // -- transpose_table --------------------------------------------------------------------------------
@@ -245,7 +322,7 @@ Tensor transpose_table(const Tensor& table, int64_t num_in) {
   check_table(table, "transpose_table");
   STD_TORCH_CHECK(num_in >= 0 && num_in <= kMaxRows, "transpose_table: num_in is out of range");
   const Device device(table);
-  const Tensor from = torch::stable::contiguous(table);
+  const Tensor from = as_contiguous(table);
   const int64_t num_out = table.size(0), taps = table.size(1);
   Tensor transposed = empty_like_device(table, {num_in, taps}, ScalarType::Int);
   if (num_in == 0 || taps == 0) return transposed;
@@ -318,7 +395,7 @@ __global__ void __launch_bounds__(kPairThreads) pair_kernel(const __grid_constan
 class Pairs {
  public:
   Pairs(const Tensor& table, cudaStream_t stream)
-      : table_(torch::stable::contiguous(table)),
+      : table_(as_contiguous(table)),
         stream_(stream),
         tiles_(std::max<int64_t>(ceil_div(table.size(0), kPairRows), 1)),
         place_(empty_like_device(table, {table.size(1) * tiles_ + 1}, ScalarType::Long)) {
@@ -383,11 +460,11 @@ Map kernel_map(const std::optional<Tensor>& given_index, const Tensor& in_sites,
   check_map(in_sites, out_sites, offsets, stride, "kernel_map");
   if (given_index) check_same_device(*given_index, in_sites, "kernel_map");
   const Device device(in_sites);
-  const Tensor in_c = torch::stable::contiguous(in_sites);
+  const Tensor in_c = as_contiguous(in_sites);
   const Tensor index = given_index ? *given_index : std::get<0>(make_index(in_c));
-  Pairs pairs(make_table(index, in_c, torch::stable::contiguous(out_sites), torch::stable::contiguous(offsets), stride,
-                         device.stream()),
-              device.stream());
+  const auto [table, masks] = make_table(index, in_c, as_contiguous(out_sites), as_contiguous(offsets), stride, {},
+                                         device.stream());
+  Pairs pairs(table, device.stream());
   return pairs.write(pairs.total());
 }
 
@@ -427,8 +504,8 @@ Map transpose_map(const Tensor& in_rows, const Tensor& out_rows, const Tensor& t
   check_same_device(in_rows, tap_ptr, "transpose_map");
   const Device device(in_rows);
   const cudaStream_t stream = device.stream();
-  const Tensor in_c = torch::stable::contiguous(in_rows), out_c = torch::stable::contiguous(out_rows);
-  const Tensor ptr_c = torch::stable::contiguous(tap_ptr);
+  const Tensor in_c = as_contiguous(in_rows), out_c = as_contiguous(out_rows);
+  const Tensor ptr_c = as_contiguous(tap_ptr);
   const int64_t pairs = in_rows.size(0), taps = tap_ptr.size(0) - 1;
   Tensor new_in = empty_like_device(in_rows, {pairs}, ScalarType::Int);
   Tensor new_out = empty_like_device(in_rows, {pairs}, ScalarType::Int);

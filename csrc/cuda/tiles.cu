@@ -369,13 +369,22 @@ __global__ void __launch_bounds__(kThreads, 1) tile_kernel(const __grid_constant
   cut_granules(args, *reinterpret_cast<GranuleMemory*>(shared));
 }
 
-std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<int64_t> rank) {
+// `given`: the masks that neighbor_table made for this rank, or of no rows.
+std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<int64_t> rank,
+                                              const std::optional<Tensor>& given) {
   STD_TORCH_CHECK(table.dim() == 2 && table.scalar_type() == ScalarType::Int,
                   "tile_table: table must be int32 [num_out, K]");
   const int64_t num_out = table.size(0), taps = table.size(1);
   STD_TORCH_CHECK(num_out <= kMaxRows && taps >= 1 && taps <= 1 << 20, "tile_table: table is too large, or has no tap");
   STD_TORCH_CHECK(static_cast<int64_t>(rank.size()) == taps, "tile_table: rank must have one entry a tap");
   for (const int64_t r : rank) STD_TORCH_CHECK(r >= 0 && r < taps, "tile_table: rank must number the taps");
+  const bool masked = given && given->numel() > 0;
+  if (masked) {
+    check_same_device(*given, table, "tile_table");
+    STD_TORCH_CHECK(given->dim() == 1 && given->scalar_type() == ScalarType::Int && given->size(0) == num_out &&
+                        given->is_contiguous() && taps <= kFewTaps,
+                    "tile_table: masks must be int32 [num_out] of at most 32 taps");
+  }
   const Device device(table);
   const Tensor from = as_contiguous(table);
   const int64_t granules = std::max<int64_t>(ceil_div(num_out, kGranule), 1), words = ceil_div(taps, 32);
@@ -406,7 +415,9 @@ std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<i
   Tensor scratch = empty_like_device(table, {counts + 4 * num_out + masks}, ScalarType::Int);
   args.counts = reinterpret_cast<uint32_t*>(scratch.mutable_data_ptr<int32_t>());
   args.pairs = reinterpret_cast<uint2*>(args.counts + counts);
-  if (taps <= kFewTaps) {
+  if (masked) {
+    args.masks = reinterpret_cast<const uint32_t*>(given->const_data_ptr<int32_t>());
+  } else if (taps <= kFewTaps) {
     args.bits = bits_of<kFewTaps>(rank, 0, taps);
   } else if (num_out > 0) {
     uint32_t* const made = args.counts + counts + 4 * num_out;

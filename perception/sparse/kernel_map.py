@@ -83,12 +83,25 @@ class TableMap(KernelMap):
     Args:
         rank: place of each tap from the commonest (0) to the rarest (K - 1).
         mirrored: a submanifold map: read backwards it is itself with the taps reversed.
+        masks: what `neighbor_table` gave with the table for this rank.
     """
 
-    __slots__ = ("_lists", "_opposite", "_raw_pairs", "_tiles", "mirrored", "rank", "table")
+    __slots__ = (
+        "_lists",
+        "_masks",
+        "_opposite",
+        "_raw_pairs",
+        "_tiles",
+        "mirrored",
+        "rank",
+        "table",
+    )
 
-    def __init__(self, table: Tensor, rank: tuple[int, ...], mirrored: bool):
+    def __init__(
+        self, table: Tensor, rank: tuple[int, ...], mirrored: bool, masks: Tensor | None = None
+    ):
         super().__init__(None, False)
+        self._masks = masks
         self.table = table
         self.rank = rank
         self.mirrored = mirrored
@@ -118,7 +131,8 @@ class TableMap(KernelMap):
     def tiles(self) -> Pairs:
         if self._tiles is None:
             with torch.inference_mode(False):
-                self._tiles = ops.tile_table(self.table, self.rank)
+                self._tiles = ops.tile_table(self.table, self.rank, self._masks)
+                self._masks = None
         return self._tiles
 
     def reverse(self, num_in: int) -> Pairs:
@@ -236,13 +250,19 @@ def neighbor_table(
     offsets: Tensor,
     stride: tuple[int, ...],
     symmetric: bool,
-) -> Tensor:
+    rank: tuple[int, ...] = (),
+) -> tuple[Tensor, Tensor]:
     """The pairs of `kernel_map` as a table ``[num_out, K] int32`` of input rows, -1 for none.
 
     Args:
         symmetric: the sites are the same, the stride is 1 and tap K-1-k is opposite to tap k.
+        rank: see `TableMap`.
+
+    Returns:
+        The table, and the taps of each row as a bit set ``[num_out] int32``, bit ``rank[k]`` for tap
+        k; empty without ``rank`` or with more than 32 taps.
     """
-    return ops.neighbor_table(index, in_sites, out_sites, offsets, list(stride), symmetric)
+    return ops.neighbor_table(index, in_sites, out_sites, offsets, stride, symmetric, rank)
 
 
 def neighbor_table_twin(
@@ -263,8 +283,11 @@ def _(
     offsets: Tensor,
     stride: list[int],
     symmetric: bool,
-) -> Tensor:
-    return in_sites.new_empty(out_sites.shape[0], offsets.shape[0])
+    rank: tuple[int, ...] = (),
+) -> tuple[Tensor, Tensor]:
+    rows, taps = out_sites.shape[0], offsets.shape[0]
+    masks = in_sites.new_empty(rows if rank and taps <= 32 else 0)
+    return in_sites.new_empty(rows, taps), masks
 
 
 @torch.library.register_fake("perception::transpose_table")
@@ -279,7 +302,7 @@ def _(table: Tensor) -> Pairs:
 
 
 @torch.library.register_fake("perception::tile_table")
-def _(table: Tensor, rank: list[int]) -> Pairs:
+def _(table: Tensor, rank: list[int], masks: Tensor | None = None) -> Pairs:
     granules = (table.shape[0] + 63) // 64
     granules = torch.sym_max(granules, 1)
     taps = table.shape[1]

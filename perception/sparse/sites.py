@@ -240,10 +240,11 @@ class Sites:
         with _plans_outlive_inference_mode():
             plan: KernelMap
             if self.device.type == "cuda":
-                table = neighbor_table(
-                    self.index, self.coords, out.coords, offsets, stride, symmetric
+                rank = rank_taps(key)
+                table, masks = neighbor_table(
+                    self.index, self.coords, out.coords, offsets, stride, symmetric, rank
                 )
-                plan = TableMap(table, rank_taps(key), symmetric)
+                plan = TableMap(table, rank, symmetric, masks)
             else:
                 in_order = self.is_sorted and out.is_sorted
                 index = None if in_order else self.index

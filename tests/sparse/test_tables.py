@@ -48,7 +48,7 @@ CASES = ["shuffled", "sorted", "one granule", "far apart", "nothing", "one"]
 def table_of(sites: torch.Tensor, out: torch.Tensor, offsets: torch.Tensor, stride: tuple) -> tuple:
     """A table, and what the CPU says it is."""
     on_device = here(sites), here(out), here(offsets)
-    table = neighbor_table(build_index(on_device[0])[0], *on_device, stride, False)
+    table, _ = neighbor_table(build_index(on_device[0])[0], *on_device, stride, False)
     return table, neighbor_table_twin(sites, out, offsets, stride)
 
 
@@ -69,7 +69,7 @@ def test_a_symmetric_table_is_the_table(dim: int, order: str) -> None:
     sites, offsets = cloud(order, dim), kernel_offsets("cube" if dim < 5 else "cross", 3, dim=dim)
     on_device, index = here(sites), build_index(here(sites))[0]
     one = (1,) * dim
-    table = neighbor_table(index, on_device, on_device, here(offsets), one, True)
+    table, _ = neighbor_table(index, on_device, on_device, here(offsets), one, True)
     assert torch.equal(table.cpu(), neighbor_table_twin(sites, sites, offsets, one))
 
 
@@ -134,3 +134,20 @@ def test_tiles(case: str, size: int) -> None:
         unpacked = [(found[tap // 32] >> np.uint32(tap % 32)) & 1 for tap in range(taps)]
         assert np.array_equal(np.array(unpacked, bool), there)
         assert np.array_equal(rows[g][there], expected.T[there])
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("case", CASES)
+def test_masks_of_a_table(case: str, size: int) -> None:
+    sites, offsets = here(cloud(case)), kernel_offsets("cube", size, dim=3)
+    rank = rank_taps(tuple(tuple(row) for row in offsets.tolist()))
+    index, one = build_index(sites)[0], (1, 1, 1)
+    table, masks = neighbor_table(index, sites, sites, here(offsets), one, False, rank)
+    if size == 5:  # more taps than a mask has bits
+        assert masks.shape == (0,)
+    else:
+        bits = 1 << torch.tensor(rank, device=table.device)
+        assert torch.equal(masks.long() & 0xFFFFFFFF, ((table >= 0) * bits).sum(1))
+    given, made = ops.tile_table(table, rank, masks), ops.tile_table(table, rank)
+    assert torch.equal(given[1], made[1])
+    assert torch.equal(given[2], made[2])

@@ -238,17 +238,17 @@ def _steps(sites: Sites, effort: Effort, target: Target) -> list[Row]:
     coords, offsets = sites.coords, layer.offsets
     taps, rows = offsets.shape[0], sites.num_sites
     index = build_index(coords)[0]
-    table = ops.neighbor_table(index, coords, coords, offsets, [1, 1, 1], True)
     rank = rank_taps(layer._key)
+    table, masks = ops.neighbor_table(index, coords, coords, offsets, [1, 1, 1], True, rank)
     pairs = int((table >= 0).sum())
     halves = torch.div(coords, coords.new_tensor((1, 2, 2, 2)), rounding_mode="floor")
     steps: dict[str, tuple[Callable[[], object], int]] = {
         "index": (lambda: build_index(coords), coords.nbytes),
         "neighbour table, 3^3": (
-            lambda: ops.neighbor_table(index, coords, coords, offsets, [1, 1, 1], True),
+            lambda: ops.neighbor_table(index, coords, coords, offsets, [1, 1, 1], True, rank),
             coords.nbytes + 4 * rows * taps,
         ),
-        "tiles": (lambda: ops.tile_table(table, rank), 4 * rows * taps + 4 * pairs),
+        "tiles": (lambda: ops.tile_table(table, rank, masks), 4 * rows * taps + 4 * pairs),
         "pairs, for the gradient of the weight": (
             lambda: ops.table_pairs(table),
             4 * rows * taps + 8 * pairs,
