@@ -8,6 +8,7 @@
 // probed too: writing mirrored entries to scattered rows would cost more than the probes that it saves.
 // Limit: the table is written once, 4 K bytes an output.
 // table_pairs: counts of (tap, tile of rows), their sum, and the tiles once more to write the pairs.
+#include "cuda/grid.cuh"
 #include "cuda/index.cuh"
 
 #include <cub/device/device_radix_sort.cuh>
@@ -299,17 +300,33 @@ std::tuple<Tensor, Tensor> neighbor_table(const Tensor& index, const Tensor& in_
 
 // -- transpose_table --------------------------------------------------------------------------------
 
-constexpr int kScatterRows = 32, kScatterThreads = 256;
+constexpr int kScatterRows = 64, kScatterThreads = 512;
 
-__global__ void __launch_bounds__(kScatterThreads)
-    scatter_kernel(const int32_t* __restrict__ table, int64_t num_out, int taps, int32_t* transposed) {
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kScatterRows;
-  const int rows = static_cast<int>(min(static_cast<int64_t>(kScatterRows), num_out - first));
-  const int32_t* const from = table + first * taps;
-  for (uint32_t i = threadIdx.x; i < static_cast<uint32_t>(rows) * taps; i += kScatterThreads) {
-    const int32_t to = __ldg(from + i);
-    const uint32_t row = i / taps, tap = i - row * taps;
-    if (to >= 0) transposed[static_cast<int64_t>(to) * taps + tap] = static_cast<int32_t>(first + row);
+struct ScatterArgs {
+  const int32_t* table;
+  int64_t num_out, num_in;
+  int taps;
+  int32_t* transposed;
+};
+
+__global__ void __launch_bounds__(kScatterThreads) scatter_kernel(const __grid_constant__ ScatterArgs args) {
+  const int64_t words = args.num_in * args.taps, step = static_cast<int64_t>(gridDim.x) * kScatterThreads;
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * kScatterThreads + threadIdx.x;
+  int4* const quads = reinterpret_cast<int4*>(args.transposed);
+  for (int64_t i = begin; i < words / 4; i += step) quads[i] = {-1, -1, -1, -1};
+  for (int64_t i = words / 4 * 4 + begin; i < words; i += step) args.transposed[i] = -1;
+  wait_for_grid();
+  const uint32_t taps = args.taps;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kScatterRows; first < args.num_out;
+       first += static_cast<int64_t>(gridDim.x) * kScatterRows) {
+    const uint32_t rows = static_cast<uint32_t>(min(static_cast<int64_t>(kScatterRows), args.num_out - first));
+    const int32_t* const from = args.table + first * taps;
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < rows * taps; i += kScatterThreads) {
+      const int32_t to = __ldg(from + i);
+      const uint32_t row = i / taps, tap = i - row * taps;
+      if (to >= 0) args.transposed[static_cast<int64_t>(to) * taps + tap] = static_cast<int32_t>(first + row);
+    }
   }
 }
 
@@ -326,12 +343,14 @@ Tensor transpose_table(const Tensor& table, int64_t num_in) {
   const int64_t num_out = table.size(0), taps = table.size(1);
   Tensor transposed = empty_like_device(table, {num_in, taps}, ScalarType::Int);
   if (num_in == 0 || taps == 0) return transposed;
-  int32_t* to = transposed.mutable_data_ptr<int32_t>();
-  STD_CUDA_CHECK(cudaMemsetAsync(to, 0xff, num_in * taps * sizeof(int32_t), device.stream()));
-  if (num_out == 0) return transposed;
-  scatter_kernel<<<static_cast<unsigned>(ceil_div(num_out, kScatterRows)), kScatterThreads, 0, device.stream()>>>(
-      from.const_data_ptr<int32_t>(), num_out, static_cast<int>(taps), to);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  const int64_t most =
+      int64_t{blocks_a_multiprocessor<scatter_kernel, kScatterThreads>()} * device_facts().multiprocessors;
+  const int64_t wanted =
+      std::max(ceil_div(num_in * taps, 4 * kScatterThreads), ceil_div(num_out, int64_t{kScatterRows}));
+  launch_together(scatter_kernel, std::min(most, wanted), kScatterThreads, 0,
+                  ScatterArgs{from.const_data_ptr<int32_t>(), num_out, num_in, static_cast<int>(taps),
+                              transposed.mutable_data_ptr<int32_t>()},
+                  device.stream());
   return transposed;
 }
 
