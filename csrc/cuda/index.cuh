@@ -168,6 +168,10 @@ struct IndexView {
     return {words.x, words.y};
   }
 
+  __device__ Slot load_inside(unsigned long long s) const {  // s is a slot's number
+    const ulonglong2 words = __ldg(reinterpret_cast<const ulonglong2*>(slots) + static_cast<uint32_t>(s));
+    return {words.x, words.y};
+  }
   // First row and, in the lower half, the complement of the members; from the slot where the search begins.
   __device__ unsigned long long follow(Slot slot, unsigned long long group) const {
     for (int behind = 1; slot.key != group && slot.key != kEmptySlot; ++behind)
@@ -175,7 +179,7 @@ struct IndexView {
     return slot.value;  // an empty slot has no members
   }
   __device__ unsigned long long find_group(unsigned long long group) const {
-    return follow(load(home_of_group(group)), group);
+    return follow(load_inside(home_of_group(group)), group);
   }
   __device__ static int32_t row_in_group(unsigned long long found, unsigned long long key) {
     const uint32_t members = ~static_cast<uint32_t>(found), member = 1u << (key & 31);

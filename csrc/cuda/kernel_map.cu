@@ -45,9 +45,26 @@ struct ProbeArgs {
   uint8_t bit_of[kProbeTaps + 1];
 };
 
-// In shared memory: deltas [chunk] (8 bytes), tile [kProbeRows, width], offsets [chunk, D], runs [chunk + 1].
+// Taps that differ on the last axis only, with steps there that rise by less than 32.
+struct alignas(16) Run {
+  unsigned long long delta;  // of the key of the first tap
+  int32_t begin, end;
+  int32_t first;             // step of the first tap
+  uint32_t span;             // from there to the last one's
+  int32_t other[kMaxColumns - 2];  // displacements on the other axes
+};
+
+// In bits of a run's members, counted from its first tap.
+struct alignas(16) TapBits {
+  uint32_t at, before;
+  uint32_t in_mask;
+};
+
+// In shared memory: runs, tap bits and deltas [chunk], tile [kProbeRows, width], offsets [chunk, D],
+// starts of the runs [chunk + 1].
 constexpr int64_t probe_shared_bytes(int chunk, int dim) {
-  return (chunk + 1) / 2 * 16 + (static_cast<int64_t>(kProbeRows) * (chunk | 1) + chunk * dim + chunk + 1) * 4;
+  return chunk * (sizeof(Run) + sizeof(TapBits)) + (chunk + 1) / 2 * 16 +
+         (static_cast<int64_t>(kProbeRows) * (chunk | 1) + chunk * dim + chunk + 1) * 4;
 }
 
 // Bit d: place + d is between 0 and range.
@@ -63,14 +80,16 @@ __global__ void __launch_bounds__(kProbeRows * kSplit, (C <= 4 ? 8 : 4) / kSplit
     probe_kernel(const __grid_constant__ ProbeArgs args) {
   constexpr int D = C - 1, kThreads = kProbeRows * kSplit;
   using View = IndexView<C>;
-  extern __shared__ ulonglong2 shared[];
+  extern __shared__ uint4 shared[];
   __shared__ int num_runs;
   __shared__ uint32_t mask_of[kProbeRows];
   const int chunk = args.chunk, width = chunk | 1;
-  unsigned long long* const deltas = reinterpret_cast<unsigned long long*>(shared);
-  int32_t* const tile = reinterpret_cast<int32_t*>(shared + (chunk + 1) / 2);
+  Run* const runs = reinterpret_cast<Run*>(shared);
+  TapBits* const tap_bits = reinterpret_cast<TapBits*>(runs + chunk);
+  unsigned long long* const deltas = reinterpret_cast<unsigned long long*>(tap_bits + chunk);
+  int32_t* const tile = reinterpret_cast<int32_t*>(deltas + (chunk + 1) / 2 * 2);
   int32_t* const offsets = tile + kProbeRows * width;
-  int32_t* const runs = offsets + chunk * D;
+  int32_t* const starts_at = offsets + chunk * D;
 
   const View view(args.index, args.log2, args.in_sites);
   const int64_t first_tap = static_cast<int64_t>(blockIdx.y) * chunk;
@@ -117,28 +136,48 @@ __global__ void __launch_bounds__(kProbeRows * kSplit, (C <= 4 ? 8 : 4) / kSplit
         for (int d = 0; d < D - 1; ++d) starts |= now[d] != before[d];
       }
       const uint32_t all = __ballot_sync(~0u, starts);
-      if (starts) runs[found + __popc(all & ((1u << lane) - 1))] = t;
+      if (starts) starts_at[found + __popc(all & ((1u << lane) - 1))] = t;
       found += __popc(all);
     }
     if (lane == 0) {
-      runs[found] = taps;
+      starts_at[found] = taps;
       num_runs = found;
     }
   }
   __syncthreads();
 
+  const int total = num_runs;
   const int32_t* const last_axis = offsets + D - 1;
+  for (int r = threadIdx.x; r < total; r += kThreads) {
+    const int begin = starts_at[r], end = starts_at[r + 1];
+    const int32_t first = last_axis[begin * D];
+    Run& run = runs[r];
+    run.delta = deltas[begin];
+    run.begin = begin;
+    run.end = end;
+    run.first = first;
+    run.span = last_axis[(end - 1) * D] - first;
+#pragma unroll
+    for (int d = 0; d < D - 1; ++d) run.other[d] = offsets[begin * D + d];
+    for (int t = begin; t < end; ++t) {
+      const uint32_t at = 1u << (last_axis[t * D] - first);
+      tap_bits[t] = {at, at - 1, 1u << args.bit_of[t]};
+    }
+  }
+  __syncthreads();
+
   int32_t* const to_tile = tile + row * width;
   // Whether an output is inside at the taps of a run on all axes but the last.
-  const auto inside = [&](int begin) {
+  const auto inside = [&](const Run& run) {
     bool all = near;
 #pragma unroll
-    for (int d = 0; d < D - 1; ++d) all &= within(place[d + 1] + offsets[begin * D + d], view.range[d + 1]);
+    for (int d = 0; d < D - 1; ++d) all &= within(place[d + 1] + run.other[d], view.range[d + 1]);
     return all;
   };
-  const int total = num_runs;
   uint32_t mask = 0;
   if (view.kind == View::kGroups) {
+    int32_t first = total > 0 ? runs[0].first : 0;
+    uint32_t reach = window(place[D] + first, view.range[D]);  // the taps that are inside on the last axis
 #pragma unroll 1
     for (int base = split; base < total; base += kProbeBatch * kSplit) {
       unsigned long long key[kProbeBatch];
@@ -146,48 +185,51 @@ __global__ void __launch_bounds__(kProbeRows * kSplit, (C <= 4 ? 8 : 4) / kSplit
       uint32_t valid[kProbeBatch];
 #pragma unroll
       for (int j = 0; j < kProbeBatch; ++j) {
-        const int run = base + j * kSplit;
-        key[j] = 0;
         valid[j] = 0;
-        slot[j] = {kEmptySlot, kEmptySlot};
-        if (run >= total) continue;
-        const int begin = runs[run];
-        key[j] = home + deltas[begin];
-        if (inside(begin)) valid[j] = window(place[D] + last_axis[begin * D], view.range[D]);
-        if (valid[j]) slot[j] = view.load(view.home_of_group(key[j] >> 5));
+        if (base + j * kSplit >= total) continue;
+        const Run& run = runs[base + j * kSplit];
+        if (run.first != first) {
+          first = run.first;
+          reach = window(place[D] + first, view.range[D]);
+        }
+        key[j] = home + run.delta;
+        valid[j] = inside(run) ? reach : 0;
+        if (valid[j]) slot[j] = view.load_inside(view.home_of_group(key[j] >> 5));
       }
 #pragma unroll
       for (int j = 0; j < kProbeBatch; ++j) {
-        const int run = base + j * kSplit;
-        if (run >= total) continue;
-        const int begin = runs[run], end = runs[run + 1];
-        const int32_t first = last_axis[begin * D];
+        if (base + j * kSplit >= total) continue;
+        const Run& run = runs[base + j * kSplit];
         // The members from the first tap on, and the row of the next of them: rows follow each other.
-        const unsigned long long found = view.follow(slot[j], key[j] >> 5);
-        const uint32_t group = ~static_cast<uint32_t>(found), bit = static_cast<uint32_t>(key[j]) & 31;
-        uint32_t members = group >> bit;
-        int32_t next = static_cast<int32_t>(found >> 32) + __popc(group & ((1u << bit) - 1));
-        const uint32_t span = last_axis[(end - 1) * D] - first;
-        if (bit + span > 31 && valid[j]) {
-          const unsigned long long behind = view.find_group((key[j] + span) >> 5);
-          members |= ~static_cast<uint32_t>(behind) << (32 - bit);
-          if (group == 0) next = static_cast<int32_t>(behind >> 32);
+        uint32_t members = 0;
+        int32_t next = 0;
+        if (valid[j]) {
+          const unsigned long long found = view.follow(slot[j], key[j] >> 5);
+          const uint32_t group = ~static_cast<uint32_t>(found), bit = static_cast<uint32_t>(key[j]) & 31;
+          members = group >> bit;
+          next = static_cast<int32_t>(found >> 32) + __popc(group & ((1u << bit) - 1));
+          if (bit + run.span > 31) {
+            const unsigned long long behind = view.find_group((key[j] + run.span) >> 5);
+            members |= ~static_cast<uint32_t>(behind) << (32 - bit);
+            if (group == 0) next = static_cast<int32_t>(behind >> 32);
+          }
         }
         const uint32_t present = members & valid[j];
+        const int end = run.end;
 #pragma unroll 1
-        for (int t = begin; t < end; ++t) {
-          const int step = last_axis[t * D] - first;
-          const uint32_t here = present >> step & 1;
-          to_tile[t] = here ? next + __popc(members & ((1u << step) - 1)) : -1;
-          mask |= here << args.bit_of[t];
+        for (int t = run.begin; t < end; ++t) {
+          const TapBits tap = tap_bits[t];
+          const bool here = present & tap.at;
+          to_tile[t] = here ? next + __popc(members & tap.before) : -1;
+          if (here) mask |= tap.in_mask;
         }
       }
     }
   } else {
 #pragma unroll 1
     for (int run = split; run < total; run += kSplit) {
-      const int begin = runs[run], end = runs[run + 1];
-      const bool all = inside(begin);
+      const int begin = starts_at[run], end = starts_at[run + 1];
+      const bool all = inside(runs[run]);
 #pragma unroll 1
       for (int t = begin; t < end; ++t) {
         int32_t from = -1;
