@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,23 +33,6 @@ def made_from(x: SparseTensor, features: Tensor, out: Sites) -> SparseTensor:
     return SparseTensor._make(features, out, ancestors)
 
 
-class TapKey(tuple):
-    """Displacements as the key of a plan, which knows its hash: every layer asks for it."""
-
-    _hash: int
-
-    def __new__(cls, rows: Iterable[tuple[int, ...]]) -> TapKey:
-        key = super().__new__(cls, rows)
-        key._hash = tuple.__hash__(key)
-        return key
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __reduce__(self) -> tuple:
-        return TapKey, (tuple(self),)
-
-
 class SparseKernel(nn.Module):
     """Taps, stride and how plans for them are found: what convolutions and pooling share.
 
@@ -77,7 +60,7 @@ class SparseKernel(nn.Module):
             per_axis(kernel_size, dim, "kernel_size") if isinstance(kernel, str) else None
         )
         self.kernel_name = kernel if isinstance(kernel, str) else "custom"
-        self._key = TapKey(tuple(row) for row in offsets.tolist())
+        self._key = tuple(tuple(row) for row in offsets.tolist())
         self._symmetric = bool(torch.equal(offsets, -offsets.flip(0)))
 
     @property
