@@ -284,6 +284,7 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
           wgmma_wait<0>();
           pin(sum);
         }
+        __syncwarp();  // one lane speaks for what all have read
         if (lane == 0) barrier_arrive(empty + 8 * stage);
         advance();
         if (__shfl_sync(0xffffffffu, now.y, 0)) break;

@@ -179,6 +179,7 @@ __global__ void __launch_bounds__(128 + 128 * kGroups, kPerSm) weight_grad_kerne
       wgmma_wait<0>();
 #pragma unroll
       for (int h = 0; h < kHeight; ++h) pin(sum[h]);
+      __syncwarp();  // one lane speaks for all
       if (lane == 0) barrier_arrive(empty + 8 * stage);
       advance();
       if (!last) continue;

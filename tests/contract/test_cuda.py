@@ -251,8 +251,9 @@ def test_the_device_of_the_tensors_need_not_be_the_current_one(name):
     for a, b in zip(found, expected, strict=True):
         assert a.device == torch.device("cuda:1")
         assert_close(a, b, 1e-6, name)
-    with pytest.raises((ValueError, RuntimeError), match=r"device|cuda"):
-        layer(x)
+    if any(True for _ in layer.parameters()):  # pooling keeps nothing on a device
+        with pytest.raises((ValueError, RuntimeError), match=r"device|cuda"):
+            layer(x)
 
 
 @pytest.mark.slow
