@@ -192,6 +192,8 @@ DDP = """
     (2 * loss / count).backward()
     if rank == 0:
         torch.save({n: p.grad for n, p in task.net.named_parameters()}, sys.argv[2])
+    dist.barrier()  # nobody leaves while another still works
+    del net
     dist.destroy_process_group()
 """
 
