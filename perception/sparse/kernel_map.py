@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 
 import torch
 from torch import Tensor
@@ -87,9 +88,11 @@ class TableMap(KernelMap):
     """
 
     __slots__ = (
+        "__weakref__",
         "_lists",
         "_masks",
         "_opposite",
+        "_origin",
         "_raw_pairs",
         "_tiles",
         "mirrored",
@@ -108,6 +111,7 @@ class TableMap(KernelMap):
         self._tiles: Pairs | None = None
         self._raw_pairs: Pairs | None = None
         self._opposite: TableMap | None = None
+        self._origin: weakref.ref[TableMap] | None = None
         self._lists: tuple[list[Tensor], list[Tensor]] | None = None
 
     @property
@@ -139,12 +143,20 @@ class TableMap(KernelMap):
         return self.transposed(num_in).pairs
 
     def transposed(self, num_in: int) -> TableMap:
+        origin = None if self._origin is None else self._origin()
+        if origin is not None:
+            return origin
         if self._opposite is None:
             with torch.inference_mode(False):
                 table = ops.transpose_table(self.table, num_in)
-                self._opposite = TableMap(table, self.rank, False)
-                self._opposite._opposite = self
+            self._keep_opposite(TableMap(table, self.rank, False))
+            assert self._opposite is not None
         return self._opposite
+
+    def _keep_opposite(self, opposite: TableMap) -> None:
+        # The way back is weak: a circle would hold the memory of the GPU until Python looks for circles.
+        opposite._origin = weakref.ref(self)
+        self._opposite = opposite
 
     def lists(self, num_in: int, learns: bool) -> tuple[list[Tensor], list[Tensor]]:
         if not learns:

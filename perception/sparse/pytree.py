@@ -39,11 +39,7 @@ def _unflatten_map(leaves: Any, context: Any) -> KernelMap:
 
 def _flatten_table(plan: TableMap) -> tuple[list[Any], Any]:
     parts = plan._tiles, plan._raw_pairs, plan._by_output
-    opposite = plan._opposite
-    if opposite is not None:  # it leads back here: a tree holds the way there alone
-        opposite = TableMap(opposite.table, opposite.rank, opposite.mirrored)
-        opposite._tiles = plan._opposite._tiles if plan._opposite is not None else None
-    leaves = [plan.table, *(tensor for part in parts for tensor in part or ()), opposite]
+    leaves = [plan.table, *(tensor for part in parts for tensor in part or ()), plan._opposite]
     return leaves, (plan.rank, plan.mirrored, tuple(part is not None for part in parts))
 
 
@@ -57,9 +53,8 @@ def _unflatten_table(leaves: Any, context: Any) -> TableMap:
     ):
         if present:
             setattr(plan, name, tuple(next(rest) for _ in range(length)))
-    plan._opposite = opposite
     if opposite is not None:
-        opposite._opposite = plan
+        plan._keep_opposite(opposite)
     return plan
 
 

@@ -7,6 +7,7 @@ import gc
 import io
 import pickle
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import perception
 from perception import SparseTensor, nn
+from perception.sparse import kernel_map as plans
 
 pytestmark = pytest.mark.usefixtures("device")
 CONVERSIONS = {
@@ -202,3 +204,22 @@ def test_repr_is_short_and_tells_the_size():
     assert len(repr(x)) < 300
     assert "3" in repr(nn.Conv(7, 9, 3))
     assert "7" in repr(nn.Conv(7, 9, 3))
+
+
+def test_a_plan_dies_with_its_transposed_plan_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for Python to look for circles: the tables are large and on the GPU."""
+    there = torch.full((2, 3), -1, dtype=torch.int32)
+    back = SimpleNamespace(transpose_table=lambda table, num_in: torch.full((num_in, 3), -1))
+    monkeypatch.setattr(plans, "ops", back)
+    plan = plans.TableMap(there, (0, 1, 2), False)
+    opposite = plan.transposed(5)
+    assert opposite.table.shape == (5, 3)
+    assert plan.transposed(5) is opposite
+    assert opposite.transposed(2) is plan
+    gone = weakref.ref(plan), weakref.ref(opposite)
+    gc.disable()
+    try:
+        del plan, opposite
+        assert [ref() for ref in gone] == [None, None]
+    finally:
+        gc.enable()
