@@ -110,7 +110,7 @@ class Camera:
             pixels = np.stack([u.ravel(), v.ravel()], axis=1) + 0.5
         offset = np.asarray(pixels, np.float64) - self.intrinsics[:2, 2]
         plane = np.linalg.solve(self.intrinsics[:2, :2], offset.T).T
-        plane = self._undistort(plane)
+        plane = self._undistort(plane.astype(np.float64, copy=False))
         local = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
         local /= np.linalg.norm(local, axis=1, keepdims=True)
         return self.pose[:3, 3].copy(), local @ self.pose[:3, :3].T
