@@ -26,8 +26,12 @@ STABLE_TORCH_LIBRARY(perception, m) {
       "conv(Tensor x, Tensor weight, Tensor? bias, Tensor[] map, Tensor[] transposed, "
       "SymInt num_out, int groups, bool tf32) -> Tensor");
   m.def(
-      "conv_weight_grad(Tensor x, Tensor grad, Tensor[] map, Tensor[] transposed, int groups, bool tf32) "
-      "-> Tensor");
+      "conv_weight_grad(Tensor x, Tensor grad, Tensor[] map, Tensor[] transposed, int groups, bool tf32, "
+      "bool wide) -> Tensor");
+  // conv, then normalize, in one pass.
+  m.def(
+      "conv_norm(Tensor x, Tensor weight, Tensor? bias, Tensor[] map, SymInt num_out, int groups, bool tf32, "
+      "Tensor mean, Tensor var, Tensor? scale, Tensor? shift, float eps, Tensor? residual, bool relu) -> Tensor");
   // Kernel maps as tables, on CUDA; see cuda/conv.cuh for the tiles.
   m.def(
       "neighbor_table(Tensor index, Tensor in_sites, Tensor out_sites, Tensor offsets, int[] stride, "
@@ -40,11 +44,21 @@ STABLE_TORCH_LIBRARY(perception, m) {
   m.def("segment_argmax(Tensor x, Tensor rows, Tensor ptr) -> Tensor");
   m.def("segment_max_grad(Tensor grad, Tensor arg, Tensor segments, Tensor ptr) -> Tensor");
   m.def("sum_rows(Tensor x) -> Tensor");
-  m.def("batch_norm(Tensor x, Tensor? weight, Tensor? bias, float eps) -> (Tensor y, Tensor mean, Tensor var)");
+  // Normalizations end in `+ residual` and max(., 0) where asked. batch_norm_tracked moves running
+  // statistics too; the gradient of a normalization with relu needs its result y.
   m.def(
-      "batch_norm_backward(Tensor grad, Tensor x, Tensor? weight, Tensor mean, Tensor var, float eps) "
-      "-> (Tensor dx, Tensor dweight, Tensor dbias)");
-  m.def("normalize(Tensor x, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, float eps) -> Tensor");
+      "batch_norm(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, bool relu, float eps) -> "
+      "(Tensor y, Tensor mean, Tensor var)");
+  m.def(
+      "batch_norm_tracked(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, bool relu, float eps, "
+      "Tensor(a!) running_mean, Tensor(b!) running_var, Tensor(c!) batches, float momentum) -> "
+      "(Tensor y, Tensor mean, Tensor var)");
+  m.def(
+      "batch_norm_backward(Tensor grad, Tensor x, Tensor? y, Tensor? weight, Tensor mean, Tensor var, float eps, "
+      "bool residual) -> (Tensor dx, Tensor dweight, Tensor dbias, Tensor dresidual)");
+  m.def(
+      "normalize(Tensor x, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, Tensor? residual, bool relu, "
+      "float eps) -> Tensor");
   m.def(
       "track_statistics(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor(c!) batches, Tensor mean, "
       "Tensor var, float unbias, float momentum) -> ()");

@@ -8,6 +8,7 @@
 //
 // Weight gradient: each tap's pairs are cut into runs of fixed length; every run makes its own
 // partial sum, and the runs of a tap are added in order.
+#include "cpu/conv.h"
 #include "cpu/parallel.h"
 #include "cpu/product_kernels.h"
 
@@ -210,6 +211,8 @@ void conv_forward(const T* x, const T* weight, const T* bias, const Map& map, co
   });
 }
 
+}  // namespace
+
 Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map_tensors,
             std::vector<Tensor> /*transposed: for the backward pass*/, int64_t num_out, int64_t groups, bool) {
   STD_TORCH_CHECK(weight.dim() == 3, "conv: weight must be [K, Cin / groups, Cout]");
@@ -235,8 +238,11 @@ Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& 
   return out;
 }
 
-template <class T>
-void weight_gradient(const T* x, const T* grad, const Map& map, const Shape& shape, T* out) {
+namespace {
+
+// Out: the type of the result, T or what sums are kept in.
+template <class T, class Out>
+void weight_gradient(const T* x, const T* grad, const Map& map, const Shape& shape, Out* out) {
   using A = Accumulator<T>;
   const ProductKernels<A>& kernel = kernels_for<A>();
   const int64_t W = kernel.width, groups = shape.groups, out_channels = groups * shape.out;
@@ -287,19 +293,19 @@ void weight_gradient(const T* x, const T* grad, const Map& map, const Shape& sha
   parallel_tasks(shape.taps, [&](int64_t k) {
     for (int64_t g = 0; g < groups; ++g)
       for (int64_t r = 0; r < shape.in; ++r) {
-        T* to = out + (k * shape.in + r) * out_channels + g * shape.out;
+        Out* to = out + (k * shape.in + r) * out_channels + g * shape.out;
         const int64_t at = (g * shape.in + r) * padded;
         for (int64_t c = 0; c < shape.out; ++c) {
           A total = 0;
           for (int64_t i = first_part[k]; i < first_part[k + 1]; ++i) total += partial[i * partial_size + at + c];
-          to[c] = static_cast<T>(total);
+          to[c] = static_cast<Out>(total);
         }
       }
   });
 }
 
 Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor> map_tensors,
-                        std::vector<Tensor> /*transposed: for the backward pass*/, int64_t groups, bool) {
+                        std::vector<Tensor> /*transposed: for the backward pass*/, int64_t groups, bool, bool wide) {
   const Map map(map_tensors, "conv_weight_grad");
   STD_TORCH_CHECK(x.dim() == 2 && grad.dim() == 2 && x.scalar_type() == grad.scalar_type(),
                   "conv_weight_grad: x [N, Cin] and grad [M, Cout] must have one dtype");
@@ -307,10 +313,15 @@ Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor>
   const Shape shape = check_product(x, map.taps, groups, x.size(1) / groups, grad.size(1), "conv_weight_grad");
   map.check_rows_below(x.size(0), grad.size(0), "conv_weight_grad");
   const Tensor x_c = torch::stable::contiguous(x), grad_c = torch::stable::contiguous(grad);
-  Tensor out = empty({shape.taps, shape.in, grad.size(1)}, x.scalar_type());
+  Tensor out;
   dispatch_floating(x.scalar_type(), "conv_weight_grad", [&](auto tag) {
     using T = decltype(tag);
-    weight_gradient<T>(x_c.const_data_ptr<T>(), grad_c.const_data_ptr<T>(), map, shape, out.mutable_data_ptr<T>());
+    const auto into = [&](auto kind) {
+      using Out = decltype(kind);
+      out = empty({shape.taps, shape.in, grad.size(1)}, scalar_type<Out>());
+      weight_gradient(x_c.const_data_ptr<T>(), grad_c.const_data_ptr<T>(), map, shape, out.mutable_data_ptr<Out>());
+    };
+    wide ? into(Accumulator<T>{}) : into(T{});
   });
   return out;
 }

@@ -1,6 +1,7 @@
 // Sums over all rows and batch normalization. Rows are summed in fixed blocks, in float64, and the
 // blocks in order: torch's own kernels split by thread, so their last bits depend on how many.
 // Limit: bytes. Statistics read x twice (mean, then centred squares), the rest once.
+#include "cpu/conv.h"
 #include "cpu/parallel.h"
 
 #include <cmath>
@@ -56,11 +57,59 @@ std::vector<A> read(const std::optional<Tensor>& values, int64_t channels, doubl
   return out;
 }
 
+// The end of a normalization: + residual, then max(., 0).
+template <class T>
+struct Ending {
+  using A = Accumulator<T>;
+  const T* residual;
+  bool relu;
+
+  // NaN stays.
+  A operator()(A value, int64_t at) const {
+    if (residual) value += static_cast<A>(residual[at]);
+    return relu && value < 0 ? A(0) : value;
+  }
+};
+
+std::optional<Tensor> contiguous_residual(const std::optional<Tensor>& residual, const Tensor& x, const char* op) {
+  if (!residual) return std::nullopt;
+  STD_TORCH_CHECK(residual->dim() == 2 && residual->size(0) == x.size(0) && residual->size(1) == x.size(1) &&
+                      residual->scalar_type() == x.scalar_type(),
+                  op, ": the residual must have the shape and dtype of the result");
+  return torch::stable::contiguous(*residual);
+}
+
+template <class T>
+Ending<T> ending(const std::optional<Tensor>& residual, bool relu) {
+  return {residual ? residual->const_data_ptr<T>() : nullptr, relu};
+}
+
+// y = (x - mean) * scale + shift, and the ending; y may be x.
+template <class T, class A>
+void apply(const T* x, T* y, int64_t rows, int64_t channels, const A* mean, const A* scale, const A* shift,
+           const Ending<T>& end) {
+  const auto each = [&](const auto& finish) {
+    parallel_blocks(rows, kBlock, [&](int64_t, int64_t begin, int64_t stop) {
+      for (int64_t i = begin; i < stop; ++i)
+        for (int64_t c = 0; c < channels; ++c) {
+          const int64_t at = i * channels + c;
+          y[at] = static_cast<T>(finish((static_cast<A>(x[at]) - mean[c]) * scale[c] + shift[c], at));
+        }
+    });
+  };
+  // Decided once, for the loops shall be vectors.
+  if (!end.residual && !end.relu) return each([](A v, int64_t) { return v; });
+  if (!end.residual) return each([](A v, int64_t) { return v < 0 ? A(0) : v; });
+  each(end);
+}
+
 // y = (x - mean) / sqrt(var + eps) * weight + bias with the biased variance over all rows.
 std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std::optional<Tensor>& weight,
-                                              const std::optional<Tensor>& bias, double eps) {
+                                              const std::optional<Tensor>& bias,
+                                              const std::optional<Tensor>& residual, bool relu, double eps) {
   STD_TORCH_CHECK(x_tensor.dim() == 2 && x_tensor.size(0) > 0, "batch_norm: x must be [N > 0, C]");
   const Tensor x_c = torch::stable::contiguous(x_tensor);
+  const std::optional<Tensor> residual_c = contiguous_residual(residual, x_c, "batch_norm");
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
   const ScalarType stats = x_c.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   Tensor y_tensor = torch::stable::empty_like(x_c), mean_out = empty({channels}, stats), var_out = empty({channels}, stats);
@@ -68,7 +117,6 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std:
     using T = decltype(tag);
     using A = Accumulator<T>;
     const T* x = x_c.const_data_ptr<T>();
-    T* y = y_tensor.mutable_data_ptr<T>();
     A* mean = mean_out.mutable_data_ptr<A>();
     A* var = var_out.mutable_data_ptr<A>();
     const auto sums = column_sums<1>(rows, channels, [&](int64_t i, double* sum) {
@@ -88,37 +136,43 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std:
       var[c] = static_cast<A>(v);
       scale[c] *= static_cast<A>(1.0 / std::sqrt(v + eps));
     }
-    parallel_blocks(rows, kBlock, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        for (int64_t c = 0; c < channels; ++c)
-          y[i * channels + c] = static_cast<T>((static_cast<A>(x[i * channels + c]) - mean[c]) * scale[c] + shift[c]);
-    });
+    apply(x, y_tensor.mutable_data_ptr<T>(), rows, channels, mean, scale.data(), shift.data(),
+          ending<T>(residual_c, relu));
   });
   return {y_tensor, mean_out, var_out};
 }
 
-std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor, const Tensor& x_tensor,
-                                                       const std::optional<Tensor>& weight, const Tensor& mean_tensor,
-                                                       const Tensor& var_tensor, double eps) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor, const Tensor& x_tensor,
+                                                               const std::optional<Tensor>& y_tensor,
+                                                               const std::optional<Tensor>& weight,
+                                                               const Tensor& mean_tensor, const Tensor& var_tensor,
+                                                               double eps, bool residual) {
   STD_TORCH_CHECK(x_tensor.dim() == 2 && grad_tensor.scalar_type() == x_tensor.scalar_type() &&
-                      grad_tensor.numel() == x_tensor.numel(),
-                  "batch_norm_backward: grad and x must match");
+                      grad_tensor.numel() == x_tensor.numel() &&
+                      (!y_tensor || (y_tensor->scalar_type() == x_tensor.scalar_type() && y_tensor->numel() == x_tensor.numel())),
+                  "batch_norm_backward: grad, x and y must match");
   const Tensor x_c = torch::stable::contiguous(x_tensor), grad_c = torch::stable::contiguous(grad_tensor);
+  std::optional<Tensor> y_c;
+  if (y_tensor) y_c = torch::stable::contiguous(*y_tensor);
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
   const ScalarType stats = mean_tensor.scalar_type();
   Tensor dx_tensor = torch::stable::empty_like(x_c), dweight = empty({channels}, stats), dbias = empty({channels}, stats);
+  Tensor dresidual = empty({residual ? rows : 0, channels}, x_c.scalar_type());
   dispatch_floating(x_c.scalar_type(), "batch_norm_backward", [&](auto tag) {
     using T = decltype(tag);
     using A = Accumulator<T>;
     STD_TORCH_CHECK(stats == scalar_type<A>(), "batch_norm_backward: mean and var have the wrong dtype");
     const T* x = x_c.const_data_ptr<T>();
     const T* grad = grad_c.const_data_ptr<T>();
+    const T* y = y_c ? y_c->const_data_ptr<T>() : nullptr;
     const A* mean = mean_tensor.const_data_ptr<A>();
     const A* var = var_tensor.const_data_ptr<A>();
     T* dx = dx_tensor.mutable_data_ptr<T>();
+    T* dr = residual ? dresidual.mutable_data_ptr<T>() : nullptr;
+    const auto passed = [=](int64_t at) { return y && static_cast<A>(y[at]) <= 0 ? A(0) : static_cast<A>(grad[at]); };
     const auto sums = column_sums<2>(rows, channels, [&](int64_t i, double* sum) {
       for (int64_t c = 0; c < channels; ++c) {
-        const double g = static_cast<double>(static_cast<A>(grad[i * channels + c]));
+        const double g = static_cast<double>(passed(i * channels + c));
         sum[c] += g;
         sum[channels + c] += g * static_cast<double>(static_cast<A>(x[i * channels + c]) - mean[c]);
       }
@@ -136,21 +190,21 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor
       for (int64_t i = begin; i < end; ++i)
         for (int64_t c = 0; c < channels; ++c) {
           const int64_t at = i * channels + c;
-          dx[at] = static_cast<T>(scale[c] * (static_cast<A>(grad[at]) - from_mean[c] -
-                                              (static_cast<A>(x[at]) - mean[c]) * from_var[c]));
+          const A g = passed(at);
+          dx[at] = static_cast<T>(scale[c] * (g - from_mean[c] - (static_cast<A>(x[at]) - mean[c]) * from_var[c]));
+          if (dr) dr[at] = static_cast<T>(g);
         }
     });
   });
-  return {dx_tensor, dweight, dbias};
+  return {dx_tensor, dweight, dbias, dresidual};
 }
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias with given statistics.
-Tensor normalize(const Tensor& x_tensor, const Tensor& mean_tensor, const Tensor& var_tensor,
-                 const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, double eps) {
-  STD_TORCH_CHECK(x_tensor.dim() == 2, "normalize: x must be [N, C]");
-  const Tensor x_c = torch::stable::contiguous(x_tensor);
+// y = (x - mean) / sqrt(var + eps) * weight + bias with given statistics, written to `y`, which may be x.
+void normalize_into(const Tensor& x_c, const Tensor& y_tensor, const Tensor& mean_tensor, const Tensor& var_tensor,
+                    const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
+                    const std::optional<Tensor>& residual, bool relu, double eps) {
+  const std::optional<Tensor> residual_c = contiguous_residual(residual, x_c, "normalize");
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
-  Tensor y_tensor = torch::stable::empty_like(x_c);
   dispatch_floating(x_c.scalar_type(), "normalize", [&](auto tag) {
     using T = decltype(tag);
     using A = Accumulator<T>;
@@ -158,16 +212,28 @@ Tensor normalize(const Tensor& x_tensor, const Tensor& mean_tensor, const Tensor
     std::vector<A> scale = read<A>(weight, channels, 1);
     const std::vector<A> shift = read<A>(bias, channels, 0);
     for (int64_t c = 0; c < channels; ++c) scale[c] /= std::sqrt(var[c] + static_cast<A>(eps));
-    const T* x = x_c.const_data_ptr<T>();
-    T* y = y_tensor.mutable_data_ptr<T>();
-    parallel_blocks(rows, kBlock, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        for (int64_t c = 0; c < channels; ++c)
-          y[i * channels + c] =
-              static_cast<T>((static_cast<A>(x[i * channels + c]) - mean[c]) * scale[c] + shift[c]);
-    });
+    apply(x_c.const_data_ptr<T>(), y_tensor.mutable_data_ptr<T>(), rows, channels, mean.data(), scale.data(), shift.data(),
+          ending<T>(residual_c, relu));
   });
+}
+
+Tensor normalize(const Tensor& x_tensor, const Tensor& mean, const Tensor& var, const std::optional<Tensor>& weight,
+                 const std::optional<Tensor>& bias, const std::optional<Tensor>& residual, bool relu, double eps) {
+  STD_TORCH_CHECK(x_tensor.dim() == 2, "normalize: x must be [N, C]");
+  const Tensor x_c = torch::stable::contiguous(x_tensor);
+  Tensor y_tensor = torch::stable::empty_like(x_c);
+  normalize_into(x_c, y_tensor, mean, var, weight, bias, residual, relu, eps);
   return y_tensor;
+}
+
+// A layer of an evaluated network.
+Tensor conv_norm(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
+                 int64_t num_out, int64_t groups, bool tf32, const Tensor& mean, const Tensor& var,
+                 const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
+                 const std::optional<Tensor>& residual, bool relu) {
+  Tensor y = conv(x, weight, bias, std::move(map), {}, num_out, groups, tf32);
+  normalize_into(y, y, mean, var, scale, shift, residual, relu, eps);
+  return y;
 }
 
 // Moves running statistics towards a batch's; var times unbias is the unbiased variance.
@@ -195,7 +261,19 @@ void track_statistics(const Tensor& running_mean, const Tensor& running_var, con
   ++*batches.mutable_data_ptr<int64_t>();
 }
 
+std::tuple<Tensor, Tensor, Tensor> batch_norm_tracked(
+    const Tensor& x, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
+    const std::optional<Tensor>& residual, bool relu, double eps, const Tensor& running_mean, const Tensor& running_var,
+    const Tensor& batches, double momentum) {
+  auto result = batch_norm(x, weight, bias, residual, relu, eps);
+  const double rows = static_cast<double>(x.size(0));
+  track_statistics(running_mean, running_var, batches, std::get<1>(result), std::get<2>(result), rows / (rows - 1), momentum);
+  return result;
+}
+
 STABLE_TORCH_LIBRARY_IMPL(perception, CPU, m) {
+  m.impl("batch_norm_tracked", TORCH_BOX(&batch_norm_tracked));
+  m.impl("conv_norm", TORCH_BOX(&conv_norm));
   m.impl("sum_rows", TORCH_BOX(&sum_rows));
   m.impl("normalize", TORCH_BOX(&normalize));
   m.impl("track_statistics", TORCH_BOX(&track_statistics));

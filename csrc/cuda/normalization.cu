@@ -1,11 +1,14 @@
-// Sums over all rows and batch normalization; see cpu/normalization.cpp. Three launches each: blocks sum
-// their share of the rows, the shares are added in order, the result is applied. How rows are shared
-// depends on the shape alone, so the same bits come out of every run on every GPU.
+// Sums over all rows and batch normalization; see cpu/normalization.cpp. A normalization is one launch:
+// blocks sum their share of the rows, the shares are added in order, the result is applied, and between
+// the three all blocks wait for each other. How rows are shared depends on the shape alone, so the same
+// bits come out of every run on every GPU.
 // Limit: bytes. The statistics read x once, from memory or from what the layer before left in the L2
 // cache; applying them reads x again, mostly from L2, and writes y.
 //
 // A thread adds up to kRunRows rows in float32, the moments relative to the first of them: neither a
 // large mean nor one wild row destroys the variance. Threads and blocks are added in float64.
+#include "cuda/grid.cuh"
+#include "cuda/normalization.cuh"
 #include "cuda/pack.cuh"
 
 #include <algorithm>
@@ -18,13 +21,14 @@ constexpr int64_t kBlocks = 264;  // two for each multiprocessor of an H100, mor
 constexpr int kRunRows = 64;
 constexpr int kUnroll = 4;
 
-// How the threads of a block lie on [rows, channels]: a thread owns V channels (a slot) and every
-// `height`-th row of the block's rows; blocks y stand side by side where there are more slots than threads.
+// How [rows, channels] are shared out: a share is `chunk` rows of a panel of channels, and a block takes
+// one or more shares. In it a thread owns V channels (a slot) and every `height`-th row; panels stand side
+// by side where there are more slots than threads.
 struct Layout {
   int64_t rows;
-  int chunk;  // rows of a block
+  int chunk;  // rows of a share
   int channels, slots, lanes, height;
-  unsigned blocks, panels;
+  unsigned blocks, panels;  // shares below each other, and side by side
 
   Layout(int64_t rows_, int64_t channels_, int pack, int least_rows, int most_rows, int64_t wanted_blocks)
       : rows(rows_), channels(static_cast<int>(channels_)), slots(static_cast<int>(channels_ / pack)),
@@ -34,7 +38,7 @@ struct Layout {
     blocks = static_cast<unsigned>(std::max<int64_t>(1, ceil_div(rows, chunk)));
     panels = static_cast<unsigned>(ceil_div(slots, lanes));
   }
-  dim3 grid() const { return dim3(blocks, panels); }
+  __host__ __device__ unsigned all() const { return blocks * panels; }
 };
 
 // Where one thread stands.
@@ -43,10 +47,10 @@ struct Place {
   int slot, row, count;  // count: rows of this thread; 0 for one that has no slot
   int64_t at, step;      // its first element, and from there to the next row
 
-  __device__ explicit Place(const Layout& l) {
-    slot = blockIdx.y * l.lanes + threadIdx.x % l.lanes;
+  __device__ Place(const Layout& l, unsigned share) {
+    slot = share / l.blocks * l.lanes + threadIdx.x % l.lanes;
     row = threadIdx.x / l.lanes;
-    const int64_t begin = int64_t{blockIdx.x} * l.chunk;
+    const int64_t begin = int64_t{share % l.blocks} * l.chunk;
     const int rows = static_cast<int>(min(l.rows - begin, int64_t{l.chunk}));
     count = row < l.height && row < rows && slot < l.slots ? (rows - row + l.height - 1) / l.height : 0;
     at = (begin + row) * l.channels + slot * V;
@@ -54,10 +58,12 @@ struct Place {
   }
 };
 
-// partial[block][s][channel] = sum over the threads of the block of sum[s][channel].
+// partial[share][s][channel] = sum over the threads of sum[s][channel].
 template <int S, int V>
-__device__ void store_partial(const double (&sum)[S][V], const Layout& l, const Place<V>& place, double* partial) {
+__device__ void store_partial(const double (&sum)[S][V], const Layout& l, const Place<V>& place, unsigned which,
+                              double* partial) {
   __shared__ double shared[S][kThreads * V];
+  __syncthreads();  // the share before has been read
   const int width = l.lanes * V;
   if (place.row < l.height) {
 #pragma unroll
@@ -66,19 +72,19 @@ __device__ void store_partial(const double (&sum)[S][V], const Layout& l, const 
       for (int v = 0; v < V; ++v) shared[s][threadIdx.x * V + v] = sum[s][v];
   }
   __syncthreads();
-  const int first = blockIdx.y * width, count = min(width, l.channels - first);
+  const int first = which / l.blocks * width, count = min(width, l.channels - first);
   for (int e = threadIdx.x; e < S * count; e += kThreads) {
     const int s = e / count, c = e % count;
     double all = 0;
 #pragma unroll 8
     for (int r = 0; r < l.height; ++r) all += shared[s][r * width + c];
-    partial[(int64_t{blockIdx.x} * S + s) * l.channels + first + c] = all;
+    partial[(int64_t{which % l.blocks} * S + s) * l.channels + first + c] = all;
   }
 }
 
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads) add_rows(const T* __restrict__ x, Layout l, double* partial) {
-  const Place<V> place(l);
+  const Place<V> place(l, blockIdx.x);
   const T* from = x + place.at;
   double sum[1][V] = {};
   for (int i = 0; i < place.count; i += kUnroll, from += kUnroll * place.step) {
@@ -95,14 +101,14 @@ __global__ void __launch_bounds__(kThreads) add_rows(const T* __restrict__ x, La
         for (int v = 0; v < V; ++v) sum[0][v] += static_cast<double>(value[v]);
       }
   }
-  store_partial<1, V>(sum, l, place, partial);
+  store_partial<1, V>(sum, l, place, blockIdx.x, partial);
 }
 
 // Sums of x - x[0] and of its square.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) add_moments(const T* __restrict__ x, Layout l, double* partial) {
+__device__ void add_moments(const T* __restrict__ x, const Layout& l, unsigned share, double* partial) {
   using A = Accumulator<T>;
-  const Place<V> place(l);
+  const Place<V> place(l, share);
   double sum[2][V] = {};
   if (place.count > 0) {
     const T* from = x + place.at;
@@ -137,29 +143,39 @@ __global__ void __launch_bounds__(kThreads) add_moments(const T* __restrict__ x,
       sum[1][v] = static_cast<double>(second[v]) + d * (2 * s + count * d);
     }
   }
-  store_partial<2, V>(sum, l, place, partial);
+  store_partial<2, V>(sum, l, place, share, partial);
 }
 
-// Sums of grad and of grad * (x - mean).
+// Where the result y of a ReLU is not above zero, nothing passes back.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
-    add_gradients(const T* __restrict__ grad, const T* __restrict__ x, const Accumulator<T>* __restrict__ means,
-                  Layout l, double* partial) {
+__device__ inline void cut(Accumulator<T> (&grad)[V], const Pack<T, V>& result) {
+  Accumulator<T> y[V];
+  result.widen(y);
+#pragma unroll
+  for (int v = 0; v < V; ++v) grad[v] = y[v] <= 0 ? 0 : grad[v];
+}
+
+// Sums of grad and of grad * (x - mean); `y` null without a ReLU.
+template <class T, int V>
+__device__ void add_gradients(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ y,
+                              const Accumulator<T>* __restrict__ means, const Layout& l, unsigned share, double* partial) {
   using A = Accumulator<T>;
-  const Place<V> place(l);
+  const Place<V> place(l, share);
   A first[V] = {}, second[V] = {};
   if (place.count > 0) {
     const T *from_x = x + place.at, *from_grad = grad + place.at;
     A mean[V];
 #pragma unroll
     for (int v = 0; v < V; ++v) mean[v] = means[place.slot * V + v];
-    for (int i = 0; i < place.count; i += kUnroll, from_x += kUnroll * place.step, from_grad += kUnroll * place.step) {
-      Pack<T, V> in[kUnroll], grads[kUnroll];
+    const T* from_y = y ? y + place.at : nullptr;
+    for (int i = 0; i < place.count; i += kUnroll) {
+      Pack<T, V> in[kUnroll], grads[kUnroll], results[kUnroll];
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u)
         if (i + u < place.count) {
           grads[u] = load_pack<T, V>(from_grad + u * place.step);
           in[u] = load_pack<T, V>(from_x + u * place.step);
+          if (y) results[u] = load_pack<T, V>(from_y + u * place.step);
         }
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u)
@@ -167,12 +183,16 @@ __global__ void __launch_bounds__(kThreads)
           A value[V], g[V];
           in[u].widen(value);
           grads[u].widen(g);
+          if (y) cut(g, results[u]);
 #pragma unroll
           for (int v = 0; v < V; ++v) {
             first[v] += g[v];
             second[v] += g[v] * (value[v] - mean[v]);
           }
         }
+      from_x += kUnroll * place.step;
+      from_grad += kUnroll * place.step;
+      if (y) from_y += kUnroll * place.step;
     }
   }
   double sum[2][V];
@@ -181,19 +201,18 @@ __global__ void __launch_bounds__(kThreads)
     sum[0][v] = static_cast<double>(first[v]);
     sum[1][v] = static_cast<double>(second[v]);
   }
-  store_partial<2, V>(sum, l, place, partial);
+  store_partial<2, V>(sum, l, place, share, partial);
 }
 
-// Adds the shares of the blocks, in order, for kColumns channels a block, and calls finish(channel, sums).
+// Adds `blocks` shares, in order, for kColumns channels from `first` on, and calls finish(channel, sums).
 constexpr int kColumns = 8;
 
 template <int S, class Finish>
-__global__ void __launch_bounds__(kThreads, 4)
-    add_partials(const double* __restrict__ partial, int blocks, int channels, Finish finish) {
+__device__ void add_partials(const double* partial, int blocks, int channels, int first, const Finish& finish) {
   constexpr int kGroups = kThreads / kColumns;
   __shared__ double shared[S][kGroups][kColumns];
   const int group = threadIdx.x / kColumns, column = threadIdx.x % kColumns;
-  const int c = blockIdx.x * kColumns + column;
+  const int c = first + column;
   double sum[S] = {};
   if (c < channels) {
     for (int b = group; b < blocks; b += kUnroll * kGroups) {
@@ -212,33 +231,22 @@ __global__ void __launch_bounds__(kThreads, 4)
 #pragma unroll
   for (int s = 0; s < S; ++s) shared[s][group][column] = sum[s];
   __syncthreads();
-  if (group != 0 || c >= channels) return;
+  if (group == 0 && c < channels) {
 #pragma unroll
-  for (int s = 0; s < S; ++s) {
-    sum[s] = 0;
+    for (int s = 0; s < S; ++s) {
+      sum[s] = 0;
 #pragma unroll 8
-    for (int g = 0; g < kGroups; ++g) sum[s] += shared[s][g][column];
+      for (int g = 0; g < kGroups; ++g) sum[s] += shared[s][g][column];
+    }
+    finish(c, sum);
   }
-  finish(c, sum);
+  __syncthreads();
 }
 
-// A vector [C] of any floating dtype, or a constant in its place.
-struct Parameter {
-  const void* data;
-  ScalarType dtype;
-  double otherwise;
-
-  template <class A>
-  __device__ A read(int c) const {
-    if (!data) return static_cast<A>(otherwise);
-    switch (dtype) {
-      case ScalarType::Float: return static_cast<A>(static_cast<const float*>(data)[c]);
-      case ScalarType::Double: return static_cast<A>(static_cast<const double*>(data)[c]);
-      case ScalarType::Half: return static_cast<A>(static_cast<float>(static_cast<const Half*>(data)[c]));
-      default: return static_cast<A>(static_cast<float>(static_cast<const BFloat16*>(data)[c]));
-    }
-  }
-};
+template <int S, class Finish>
+__global__ void __launch_bounds__(kThreads, 4) finish_sums(const double* partial, int blocks, int channels, Finish finish) {
+  add_partials<S>(partial, blocks, channels, blockIdx.x * kColumns, finish);
+}
 
 template <class T>
 struct FinishSum {
@@ -256,9 +264,10 @@ template <class T>
 struct FinishMoments {
   const T* x;
   double rows, eps;
-  Parameter weight, bias;
+  Column weight, bias;
   Accumulator<T>*mean, *var;
   Affine<Accumulator<T>> affine;
+  Running running;
 
   __device__ void operator()(int c, const double (&sum)[2]) const {
     using A = Accumulator<T>;
@@ -268,8 +277,9 @@ struct FinishMoments {
     const A centre = static_cast<A>(static_cast<double>(static_cast<A>(x[c])) + off);
     mean[c] = affine.mean[c] = centre;
     var[c] = static_cast<A>(v);
-    affine.scale[c] = weight.read<A>(c) * static_cast<A>(1.0 / sqrt(v + eps));
-    affine.shift[c] = bias.read<A>(c);
+    affine.scale[c] = weight.at<A>(c, A(1)) * static_cast<A>(1.0 / sqrt(v + eps));
+    affine.shift[c] = bias.at<A>(c, A(0));
+    running.move(c, mean[c], static_cast<double>(var[c]) * (rows / (rows - 1)));
   }
 };
 
@@ -281,23 +291,35 @@ __device__ inline void read_slot(const A* vector, int slot, A (&out)[V]) {
   for (int v = 0; v < V; ++v) out[v] = pack.at[v];
 }
 
+template <class T>
+struct Forward {
+  const T* x;
+  const T* residual;  // or null
+  T* y;
+  bool relu;
+  Layout layout;
+  double* partial;
+  FinishMoments<T> finish;
+};
+
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
-    normalize(const T* __restrict__ x, Layout l, Affine<Accumulator<T>> affine, T* __restrict__ y) {
+__device__ void apply(const Forward<T>& p, unsigned share) {
   using A = Accumulator<T>;
-  const Place<V> place(l);
+  const Place<V> place(p.layout, share);
   if (place.count == 0) return;
   A mean[V], scale[V], shift[V];
-  read_slot(affine.mean, place.slot, mean);
-  read_slot(affine.scale, place.slot, scale);
-  read_slot(affine.shift, place.slot, shift);
-  const T* from = x + place.at;
-  T* to = y + place.at;
-  for (int i = 0; i < place.count; i += kUnroll, from += kUnroll * place.step, to += kUnroll * place.step) {
-    Pack<T, V> in[kUnroll];
+  read_slot(p.finish.affine.mean, place.slot, mean);
+  read_slot(p.finish.affine.scale, place.slot, scale);
+  read_slot(p.finish.affine.shift, place.slot, shift);
+  for (int i = 0; i < place.count; i += kUnroll) {
+    const int64_t at = place.at + i * place.step;
+    Pack<T, V> in[kUnroll], added[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u)
-      if (i + u < place.count) in[u] = load_pack<T, V>(from + u * place.step);
+      if (i + u < place.count) {
+        in[u] = load_pack<T, V>(p.x + at + u * place.step);
+        if (p.residual) added[u] = load_pack<T, V>(p.residual + at + u * place.step);
+      }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u)
       if (i + u < place.count) {
@@ -305,11 +327,27 @@ __global__ void __launch_bounds__(kThreads)
         in[u].widen(value);
 #pragma unroll
         for (int v = 0; v < V; ++v) value[v] = (value[v] - mean[v]) * scale[v] + shift[v];
+        if (p.residual) add(value, added[u]);
+        if (p.relu) {
+#pragma unroll
+          for (int v = 0; v < V; ++v) value[v] = value[v] < 0 ? 0 : value[v];  // NaN stays
+        }
         Pack<T, V> out;
         out.narrow(value);
-        store_pack<T, V>(to + u * place.step, out);
+        store_pack<T, V>(p.y + at + u * place.step, out);
       }
   }
+}
+
+template <class T, int V>
+__global__ void __launch_bounds__(kThreads, 2) batch_norm_kernel(const Forward<T> p) {
+  const Layout& l = p.layout;
+  for (unsigned share = blockIdx.x; share < l.all(); share += gridDim.x) add_moments<T, V>(p.x, l, share, p.partial);
+  wait_for_grid();
+  for (int c = blockIdx.x * kColumns; c < l.channels; c += gridDim.x * kColumns)
+    add_partials<2>(p.partial, static_cast<int>(l.blocks), l.channels, c, p.finish);
+  wait_for_grid();
+  for (unsigned share = blockIdx.x; share < l.all(); share += gridDim.x) apply<T, V>(p, share);
 }
 
 // dx = scale * (grad - from_mean - (x - mean) * from_var)
@@ -322,7 +360,7 @@ template <class A>
 struct FinishGradients {
   const A *mean, *var;
   double rows, eps;
-  Parameter weight;
+  Column weight;
   A *dweight, *dbias;
   Backward<A> backward;
 
@@ -331,33 +369,44 @@ struct FinishGradients {
     dbias[c] = static_cast<A>(sum[0]);
     dweight[c] = static_cast<A>(sum[1] * inverse);
     backward.mean[c] = mean[c];
-    backward.scale[c] = weight.read<A>(c) * static_cast<A>(inverse);
+    backward.scale[c] = weight.at<A>(c, A(1)) * static_cast<A>(inverse);
     backward.from_mean[c] = static_cast<A>(sum[0] / rows);
     backward.from_var[c] = static_cast<A>(sum[1] * inverse * inverse / rows);
   }
 };
 
+template <class T>
+struct BackwardArgs {
+  const T* grad;
+  const T* x;
+  const T* y;  // null without a ReLU
+  T* dx;
+  T* dresidual;  // or null
+  Layout layout;
+  double* partial;
+  FinishGradients<Accumulator<T>> finish;
+};
+
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
-    propagate(const T* __restrict__ grad, const T* __restrict__ x, Layout l, Backward<Accumulator<T>> backward,
-              T* __restrict__ dx) {
+__device__ void propagate(const BackwardArgs<T>& p, unsigned share) {
   using A = Accumulator<T>;
-  const Place<V> place(l);
+  const Place<V> place(p.layout, share);
   if (place.count == 0) return;
+  const Backward<A>& backward = p.finish.backward;
   A mean[V], scale[V], from_mean[V], from_var[V];
   read_slot(backward.mean, place.slot, mean);
   read_slot(backward.scale, place.slot, scale);
   read_slot(backward.from_mean, place.slot, from_mean);
   read_slot(backward.from_var, place.slot, from_var);
-  const T *from_x = x + place.at, *from_grad = grad + place.at;
-  T* to = dx + place.at;
   for (int i = 0; i < place.count; i += kUnroll) {
-    Pack<T, V> in[kUnroll], grads[kUnroll];
+    const int64_t at = place.at + i * place.step;
+    Pack<T, V> in[kUnroll], grads[kUnroll], results[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u)
       if (i + u < place.count) {
-        in[u] = load_pack<T, V>(from_x + u * place.step);
-        grads[u] = load_pack<T, V>(from_grad + u * place.step);
+        in[u] = load_pack<T, V>(p.x + at + u * place.step);
+        grads[u] = load_pack<T, V>(p.grad + at + u * place.step);
+        if (p.y) results[u] = load_pack<T, V>(p.y + at + u * place.step);
       }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u)
@@ -365,16 +414,30 @@ __global__ void __launch_bounds__(kThreads)
         A value[V], g[V];
         in[u].widen(value);
         grads[u].widen(g);
+        if (p.y) cut(g, results[u]);
+        Pack<T, V> out;
+        if (p.dresidual) {
+          out.narrow(g);
+          store_pack<T, V>(p.dresidual + at + u * place.step, out);
+        }
 #pragma unroll
         for (int v = 0; v < V; ++v) value[v] = scale[v] * (g[v] - from_mean[v] - (value[v] - mean[v]) * from_var[v]);
-        Pack<T, V> out;
         out.narrow(value);
-        store_pack<T, V>(to + u * place.step, out);
+        store_pack<T, V>(p.dx + at + u * place.step, out);
       }
-    from_x += kUnroll * place.step;
-    from_grad += kUnroll * place.step;
-    to += kUnroll * place.step;
   }
+}
+
+template <class T, int V>
+__global__ void __launch_bounds__(kThreads, 2) batch_norm_backward_kernel(const BackwardArgs<T> p) {
+  const Layout& l = p.layout;
+  for (unsigned share = blockIdx.x; share < l.all(); share += gridDim.x)
+    add_gradients<T, V>(p.grad, p.x, p.y, p.finish.mean, l, share, p.partial);
+  wait_for_grid();
+  for (int c = blockIdx.x * kColumns; c < l.channels; c += gridDim.x * kColumns)
+    add_partials<2>(p.partial, static_cast<int>(l.blocks), l.channels, c, p.finish);
+  wait_for_grid();
+  for (unsigned share = blockIdx.x; share < l.all(); share += gridDim.x) propagate<T, V>(p, share);
 }
 
 // -- host -----------------------------------------------------------------------------------------
@@ -392,16 +455,13 @@ struct Workspace {
   Tensor memory;
 };
 
-template <int S, class Finish>
-void finish_sums(const Workspace& w, const Layout& l, const Finish& finish, cudaStream_t stream) {
-  add_partials<S><<<static_cast<unsigned>(ceil_div(l.channels, kColumns)), kThreads, 0, stream>>>(
-      w.partial(), static_cast<int>(l.blocks), l.channels, finish);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
-}
-
 Layout summing(int64_t rows, int64_t channels, int pack) { return Layout(rows, channels, pack, kUnroll, kRunRows, kBlocks); }
-Layout applying(int64_t rows, int64_t channels, int pack) {
-  return Layout(rows, channels, pack, kUnroll, 2 * kUnroll, 2 * kBlocks);
+
+// Blocks for all shares at once, or as many as the device holds.
+template <auto kernel, class Args>
+void launch_shares(const Layout& l, const Args& args, cudaStream_t stream) {
+  const int64_t most = int64_t{device_facts().multiprocessors} * blocks_a_multiprocessor<kernel, kThreads>();
+  launch_together(kernel, std::min<int64_t>(l.all(), most), kThreads, 0, args, stream);
 }
 
 Tensor sum_rows(const Tensor& x_tensor) {
@@ -418,35 +478,28 @@ Tensor sum_rows(const Tensor& x_tensor) {
       constexpr int V = decltype(pack)::value;
       const Layout layout = summing(rows, channels, V);
       const Workspace w(x_c, layout, 1, 0);
-      add_rows<T, V><<<layout.grid(), kThreads, 0, device.stream()>>>(x, layout, w.partial());
+      add_rows<T, V><<<layout.all(), kThreads, 0, device.stream()>>>(x, layout, w.partial());
       STD_CUDA_KERNEL_LAUNCH_CHECK();
-      finish_sums<1>(w, layout, FinishSum<T>{out.mutable_data_ptr<T>()}, device.stream());
+      finish_sums<1><<<static_cast<unsigned>(ceil_div(layout.channels, kColumns)), kThreads, 0, device.stream()>>>(
+          w.partial(), static_cast<int>(layout.blocks), layout.channels, FinishSum<T>{out.mutable_data_ptr<T>()});
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   });
   return out;
 }
 
-// A contiguous copy is kept alive in `holder`.
-Parameter parameter(const std::optional<Tensor>& values, const Tensor& x, double otherwise, std::optional<Tensor>& holder) {
-  if (!values) return {nullptr, ScalarType::Float, otherwise};
-  STD_TORCH_CHECK(values->numel() == x.size(1), "batch_norm: weight and bias must be [C]");
-  check_same_device(*values, x, "batch_norm");
-  dispatch_floating(values->scalar_type(), "batch_norm", [](auto) {});
-  holder = as_contiguous(*values);
-  return {holder->const_data_ptr(), values->scalar_type(), otherwise};
-}
-
-// y = (x - mean) / sqrt(var + eps) * weight + bias with the biased variance over all rows.
-std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std::optional<Tensor>& weight,
-                                              const std::optional<Tensor>& bias, double eps) {
+// y = (x - mean) / sqrt(var + eps) * weight + bias [+ residual] with the biased variance over all rows.
+std::tuple<Tensor, Tensor, Tensor> normalize_by_batch(const Tensor& x_tensor, const std::optional<Tensor>& weight,
+                                                      const std::optional<Tensor>& bias,
+                                                      const std::optional<Tensor>& residual, bool relu, double eps,
+                                                      const Running& running) {
   STD_TORCH_CHECK(x_tensor.dim() == 2 && x_tensor.size(0) > 0, "batch_norm: x must be [N > 0, C]");
   const Device device(x_tensor);
-  const cudaStream_t stream = device.stream();
   const Tensor x_c = as_contiguous(x_tensor);
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
   const ScalarType stats = x_c.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  std::optional<Tensor> weight_c, bias_c;
-  const Parameter scale = parameter(weight, x_c, 1.0, weight_c), shift = parameter(bias, x_c, 0.0, bias_c);
+  const Column scale = column(weight, x_c, "batch_norm"), shift = column(bias, x_c, "batch_norm");
+  const std::optional<Tensor> added = contiguous_residual(residual, x_c, "batch_norm");
   Tensor y_tensor = empty_like_device(x_c, {rows, channels}, x_c.scalar_type());
   Tensor mean = empty_like_device(x_c, {channels}, stats), var = empty_like_device(x_c, {channels}, stats);
   if (channels == 0) return {y_tensor, mean, var};
@@ -454,76 +507,88 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std:
     using T = decltype(tag);
     using A = Accumulator<T>;
     const T* x = x_c.const_data_ptr<T>();
+    const T* add = added ? added->const_data_ptr<T>() : nullptr;
     T* y = y_tensor.mutable_data_ptr<T>();
-    with_pack<T>(channels, {x, y}, [&](auto pack) {
+    with_pack<T>(channels, {x, y, add}, [&](auto pack) {
       constexpr int V = decltype(pack)::value;
-      const Layout sums = summing(rows, channels, V), apply = applying(rows, channels, V);
-      const Workspace w(x_c, sums, 2, 3);
+      const Layout layout = summing(rows, channels, V);
+      const Workspace w(x_c, layout, 2, 3);
       const Affine<A> affine{w.vector<A>(0), w.vector<A>(1), w.vector<A>(2)};
-      add_moments<T, V><<<sums.grid(), kThreads, 0, stream>>>(x, sums, w.partial());
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-      finish_sums<2>(w, sums,
-                     FinishMoments<T>{x, static_cast<double>(rows), eps, scale, shift, mean.mutable_data_ptr<A>(),
-                                      var.mutable_data_ptr<A>(), affine},
-                     stream);
-      normalize<T, V><<<apply.grid(), kThreads, 0, stream>>>(x, apply, affine, y);
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
+      const FinishMoments<T> finish{x, static_cast<double>(rows), eps, scale, shift, mean.mutable_data_ptr<A>(),
+                                    var.mutable_data_ptr<A>(), affine, running};
+      launch_shares<&batch_norm_kernel<T, V>>(layout, Forward<T>{x, add, y, relu, layout, w.partial(), finish}, device.stream());
     });
   });
   return {y_tensor, mean, var};
 }
 
-std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor, const Tensor& x_tensor,
-                                                       const std::optional<Tensor>& weight, const Tensor& mean_tensor,
-                                                       const Tensor& var_tensor, double eps) {
+std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const std::optional<Tensor>& weight,
+                                              const std::optional<Tensor>& bias, const std::optional<Tensor>& residual,
+                                              bool relu, double eps) {
+  return normalize_by_batch(x, weight, bias, residual, relu, eps, Running{});
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_tracked(const Tensor& x, const std::optional<Tensor>& weight,
+                                                      const std::optional<Tensor>& bias,
+                                                      const std::optional<Tensor>& residual, bool relu, double eps,
+                                                      const Tensor& running_mean, const Tensor& running_var,
+                                                      const Tensor& batches, double momentum) {
+  return normalize_by_batch(x, weight, bias, residual, relu, eps,
+                            running_statistics(x, running_mean, running_var, batches, momentum));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor, const Tensor& x_tensor,
+                                                               const std::optional<Tensor>& y_tensor,
+                                                               const std::optional<Tensor>& weight,
+                                                               const Tensor& mean_tensor, const Tensor& var_tensor,
+                                                               double eps, bool residual) {
   STD_TORCH_CHECK(x_tensor.dim() == 2 && grad_tensor.scalar_type() == x_tensor.scalar_type() &&
-                      grad_tensor.numel() == x_tensor.numel(),
-                  "batch_norm_backward: grad and x must match");
+                      grad_tensor.numel() == x_tensor.numel() &&
+                      (!y_tensor || (y_tensor->scalar_type() == x_tensor.scalar_type() && y_tensor->numel() == x_tensor.numel())),
+                  "batch_norm_backward: grad, x and y must match");
   const int64_t rows = x_tensor.size(0), channels = x_tensor.size(1);
   const ScalarType stats = mean_tensor.scalar_type();
   STD_TORCH_CHECK(mean_tensor.numel() == channels && var_tensor.numel() == channels && var_tensor.scalar_type() == stats,
                   "batch_norm_backward: mean and var must be [C]");
-  check_same_device(grad_tensor, x_tensor, "batch_norm_backward");
-  check_same_device(mean_tensor, x_tensor, "batch_norm_backward");
-  check_same_device(var_tensor, x_tensor, "batch_norm_backward");
+  for (const Tensor* t : {&grad_tensor, &mean_tensor, &var_tensor}) check_same_device(*t, x_tensor, "batch_norm_backward");
+  if (y_tensor) check_same_device(*y_tensor, x_tensor, "batch_norm_backward");
   const Device device(x_tensor);
-  const cudaStream_t stream = device.stream();
   const Tensor x_c = as_contiguous(x_tensor), grad_c = as_contiguous(grad_tensor),
                mean_c = as_contiguous(mean_tensor), var_c = as_contiguous(var_tensor);
-  std::optional<Tensor> weight_c;
-  const Parameter scale = parameter(weight, x_c, 1.0, weight_c);
+  std::optional<Tensor> y_c;
+  if (y_tensor) y_c = as_contiguous(*y_tensor);
+  const Column scale = column(weight, x_c, "batch_norm_backward");
   Tensor dx_tensor = empty_like_device(x_c, {rows, channels}, x_c.scalar_type());
   Tensor dweight = empty_like_device(x_c, {channels}, stats), dbias = empty_like_device(x_c, {channels}, stats);
-  if (channels == 0) return {dx_tensor, dweight, dbias};
+  Tensor dresidual = empty_like_device(x_c, {residual ? rows : 0, channels}, x_c.scalar_type());
+  if (channels == 0) return {dx_tensor, dweight, dbias, dresidual};
   dispatch_floating(x_c.scalar_type(), "batch_norm_backward", [&](auto tag) {
     using T = decltype(tag);
     using A = Accumulator<T>;
     STD_TORCH_CHECK(stats == scalar_type<A>(), "batch_norm_backward: mean and var have the wrong dtype");
     const T* x = x_c.const_data_ptr<T>();
+    const T* y = y_c ? y_c->const_data_ptr<T>() : nullptr;
     const T* grad = grad_c.const_data_ptr<T>();
     T* dx = dx_tensor.mutable_data_ptr<T>();
-    with_pack<T>(channels, {x, grad, dx}, [&](auto pack) {
+    T* to_residual = residual ? dresidual.mutable_data_ptr<T>() : nullptr;
+    with_pack<T>(channels, {x, grad, dx, y, to_residual}, [&](auto pack) {
       constexpr int V = decltype(pack)::value;
-      const Layout sums = summing(rows, channels, V), apply = applying(rows, channels, V);
-      const Workspace w(x_c, sums, 2, 4);
+      const Layout layout = summing(rows, channels, V);
+      const Workspace w(x_c, layout, 2, 4);
       const Backward<A> backward{w.vector<A>(0), w.vector<A>(1), w.vector<A>(2), w.vector<A>(3)};
-      add_gradients<T, V><<<sums.grid(), kThreads, 0, stream>>>(grad, x, mean_c.const_data_ptr<A>(), sums, w.partial());
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-      finish_sums<2>(w, sums,
-                     FinishGradients<A>{mean_c.const_data_ptr<A>(), var_c.const_data_ptr<A>(), static_cast<double>(rows),
-                                        eps, scale, dweight.mutable_data_ptr<A>(), dbias.mutable_data_ptr<A>(), backward},
-                     stream);
-      if (rows == 0) return;
-      propagate<T, V><<<apply.grid(), kThreads, 0, stream>>>(grad, x, apply, backward, dx);
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
+      const FinishGradients<A> finish{mean_c.const_data_ptr<A>(), var_c.const_data_ptr<A>(), static_cast<double>(rows),
+                                      eps, scale, dweight.mutable_data_ptr<A>(), dbias.mutable_data_ptr<A>(), backward};
+      launch_shares<&batch_norm_backward_kernel<T, V>>(
+          layout, BackwardArgs<T>{grad, x, y, dx, to_residual, layout, w.partial(), finish}, device.stream());
     });
   });
-  return {dx_tensor, dweight, dbias};
+  return {dx_tensor, dweight, dbias, dresidual};
 }
 
 STABLE_TORCH_LIBRARY_IMPL(perception, CUDA, m) {
   m.impl("sum_rows", TORCH_BOX(&sum_rows));
   m.impl("batch_norm", TORCH_BOX(&batch_norm));
+  m.impl("batch_norm_tracked", TORCH_BOX(&batch_norm_tracked));
   m.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));
 }
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from perception.nn import BatchNorm, Conv, ConvTranspose, Linear, ReLU
+from perception.nn import BatchNorm, Conv, ConvTranspose, Linear, ReLU, Residual, Sequential
+from perception.nn.sequential import run
 from perception.sparse import SparseTensor, cat
 
 Kernel = Literal["cube", "cross", "hybrid"]
@@ -41,37 +42,30 @@ _DEPTHS: dict[int, _Depth] = {
 }
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Residual):
     """Two 3-wide convolutions and a shortcut (He et al. 2016); 1x1 shortcut where widths differ."""
 
     expansion = 1
 
     def __init__(self, in_channels: int, channels: int, *, dim: int, kernel: Kernel) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
+        body = Sequential(
             Conv(in_channels, channels, 3, bias=False, dim=dim, kernel=kernel),
             BatchNorm(channels),
             ReLU(inplace=True),
             Conv(channels, channels, 3, bias=False, dim=dim, kernel=kernel),
             BatchNorm(channels),
         )
-        self.shortcut = _shortcut(in_channels, channels)
-        self.relu = ReLU(inplace=True)
-
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        y: SparseTensor = self.relu(self.body(x) + self.shortcut(x))
-        return y
+        super().__init__(body, _shortcut(in_channels, channels))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Residual):
     """1x1, 3-wide, 1x1 convolutions and a shortcut (He et al. 2016); gives 4 x `channels`."""
 
     expansion = 4
 
     def __init__(self, in_channels: int, channels: int, *, dim: int, kernel: Kernel) -> None:
-        super().__init__()
         out_channels = channels * self.expansion
-        self.body = nn.Sequential(
+        body = Sequential(
             Linear(in_channels, channels, bias=False),
             BatchNorm(channels),
             ReLU(inplace=True),
@@ -81,12 +75,7 @@ class Bottleneck(nn.Module):
             Linear(channels, out_channels, bias=False),
             BatchNorm(out_channels),
         )
-        self.shortcut = _shortcut(in_channels, out_channels)
-        self.relu = ReLU(inplace=True)
-
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        y: SparseTensor = self.relu(self.body(x) + self.shortcut(x))
-        return y
+        super().__init__(body, _shortcut(in_channels, out_channels))
 
 
 class UpStage(nn.Module):
@@ -108,11 +97,11 @@ class UpStage(nn.Module):
         self.up = ConvTranspose(
             in_channels, channels, stride, stride=stride, bias=False, dim=dim, kernel="cube"
         )
-        self.norm = nn.Sequential(BatchNorm(channels), ReLU(inplace=True))
+        self.norm = Sequential(BatchNorm(channels), ReLU(inplace=True))
         self.blocks = _blocks(block, channels + skip_channels, channels, blocks, dim, kernel)
 
     def forward(self, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
-        y: SparseTensor = self.blocks(cat([self.norm(self.up(x, like=skip)), skip]))
+        y: SparseTensor = self.blocks(cat([run((self.up, *self.norm), x), skip]))
         return y
 
 
@@ -203,13 +192,13 @@ class MinkUNet(nn.Module):
                 ReLU(inplace=True),
             ]
             current = widths[0]
-        self.stem = nn.Sequential(*stem)
+        self.stem = Sequential(*stem)
 
         skip_channels = [current]
         encoder: list[nn.Module] = []
         for out, count in zip(widths[1 : stages + 1], encoder_blocks, strict=True):
             encoder.append(
-                nn.Sequential(
+                Sequential(
                     Conv(current, current, strides, stride=strides, bias=False, dim=dim),
                     BatchNorm(current),
                     ReLU(inplace=True),
@@ -270,18 +259,18 @@ def _blocks(
     count: int,
     dim: int,
     kernel: Kernel,
-) -> nn.Sequential:
+) -> Sequential:
     layers: list[nn.Module] = []
     for _ in range(count):
         layers.append(block(in_channels, channels, dim=dim, kernel=kernel))
         in_channels = channels * block.expansion
-    return nn.Sequential(*layers)
+    return Sequential(*layers)
 
 
-def _shortcut(in_channels: int, out_channels: int) -> nn.Module:
+def _shortcut(in_channels: int, out_channels: int) -> nn.Module | None:
     if in_channels == out_channels:
-        return nn.Identity()
-    return nn.Sequential(Linear(in_channels, out_channels, bias=False), BatchNorm(out_channels))
+        return None
+    return Sequential(Linear(in_channels, out_channels, bias=False), BatchNorm(out_channels))
 
 
 def _kaiming(module: nn.Module) -> None:

@@ -1,4 +1,7 @@
-"""Layers: all take and return one `SparseTensor`, so that ``torch.nn.Sequential`` composes them."""
+"""Layers: all take and return one `SparseTensor`, so that ``torch.nn.Sequential`` composes them.
+
+`Sequential` does the same and runs convolution, norm and ReLU as one step.
+"""
 
 from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
 from perception.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
@@ -21,6 +24,7 @@ from perception.nn.pointwise import (
     Tanh,
 )
 from perception.nn.pooling import AvgPool, GlobalPool, MaxPool, SumPool, Unpool
+from perception.nn.sequential import Residual, Sequential, fuse
 
 __all__ = [
     "ELU",
@@ -44,6 +48,8 @@ __all__ = [
     "Prune",
     "ReLU",
     "ReLU6",
+    "Residual",
+    "Sequential",
     "SiLU",
     "Sigmoid",
     "Softmax",
@@ -52,4 +58,5 @@ __all__ = [
     "SyncBatchNorm",
     "Tanh",
     "Unpool",
+    "fuse",
 ]

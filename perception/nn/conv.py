@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.sparse.conv import conv
+from perception.sparse.kernel_map import KernelMap
 from perception.sparse.offsets import kernel_offsets, per_axis
 from perception.sparse.sites import Sites, coarser, finer
 from perception.sparse.tensor import SparseTensor
@@ -16,6 +17,7 @@ from perception.sparse.tensor import SparseTensor
 __all__ = ["Conv", "ConvTranspose", "GenerativeConvTranspose"]
 
 Bounds = tuple[Sequence[int], Sequence[int]]
+Plan = tuple[KernelMap, Sites, tuple[Sites, ...]]
 
 
 def check_input(layer: nn.Module, x: object) -> None:
@@ -225,6 +227,19 @@ class Conv(_Conv):
             ValueError: wrong dimension, channels or device; a site reached outside int32.
             TypeError: the dtypes of features and weight differ outside autocast.
         """
+        plan, out, ancestors = self.plan(x, sites=sites, bounds=bounds)
+        features = conv(x.features, self.weight, self.bias, plan, out.num_sites, self.groups)
+        return SparseTensor._make(features, out, ancestors)
+
+    def plan(
+        self,
+        x: SparseTensor,
+        *,
+        sites: SparseTensor | Tensor | None = None,
+        bounds: Bounds | None = None,
+    ) -> Plan:
+        """The kernel map to the output sites, these sites, and those they were strided from;
+        arguments and errors as for the call."""
         self._check(x)
         if bounds is not None and (self.sites != "reach" or sites is not None):
             raise ValueError(
@@ -237,8 +252,7 @@ class Conv(_Conv):
         else:
             out = x.sites.strided(self.stride)
         plan = x.sites.map_to(out, self.offsets, self.stride, self._key, self._symmetric)
-        features = conv(x.features, self.weight, self.bias, plan, out.num_sites, self.groups)
-        return made_from(x, features, out)
+        return plan, out, x.ancestors if out is x.sites else (x.sites, *x.ancestors)
 
 
 class ConvTranspose(_Conv):
@@ -271,6 +285,19 @@ class ConvTranspose(_Conv):
             ValueError: no finer sites are known, or as for `Conv`.
             TypeError: the dtypes of features and weight differ outside autocast.
         """
+        plan, out, ancestors = self.plan(x, like=like, sites=sites, bounds=bounds)
+        features = conv(x.features, self.weight, self.bias, plan, out.num_sites, self.groups)
+        return SparseTensor._make(features, out, ancestors)
+
+    def plan(
+        self,
+        x: SparseTensor,
+        *,
+        like: SparseTensor | None = None,
+        sites: SparseTensor | Tensor | None = None,
+        bounds: Bounds | None = None,
+    ) -> Plan:
+        """As `Conv.plan`."""
         self._check(x)
         if bounds is not None and (self.sites != "reach" or like is not None or sites is not None):
             raise ValueError(
@@ -286,15 +313,7 @@ class ConvTranspose(_Conv):
         else:
             out, ancestors = self._upsampled(x, like)
         plan = out.map_to(x.sites, self.offsets, self.stride, self._key, self._symmetric)
-        features = conv(
-            x.features,
-            self.weight,
-            self.bias,
-            plan.transposed(out.num_sites),
-            out.num_sites,
-            self.groups,
-        )
-        return SparseTensor._make(features, out, ancestors)
+        return plan.transposed(out.num_sites), out, ancestors
 
 
 class GenerativeConvTranspose(ConvTranspose):

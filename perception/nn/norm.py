@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from perception._native import ops
 from perception.nn.conv import check_input
 from perception.nn.pooling import pool_segments
+from perception.sparse.conv import below_autograd
 from perception.sparse.ops import segment_sum, sum_rows
 from perception.sparse.tensor import SparseTensor
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "SyncBatchNorm"]
 
 
-@torch.library.register_fake("perception::batch_norm")
-def _(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+def _fake_batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     stats = x.new_empty(
         x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -26,51 +26,101 @@ def _(
     return torch.empty_like(x), stats, torch.empty_like(stats)
 
 
+torch.library.register_fake("perception::batch_norm")(_fake_batch_norm)
+torch.library.register_fake("perception::batch_norm_tracked")(_fake_batch_norm)
+
+
 @torch.library.register_fake("perception::batch_norm_backward")
 def _(
-    grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, var: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean)
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    weight: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    given = x.new_empty(x.shape if residual else (0, x.shape[1]))
+    return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean), given
 
 
 def batch_norm_twin(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch normalization over the rows of ``[N, C]``, and the mean and biased variance it used."""
+    """Batch normalization over the rows of ``[N, C]``, plus ``residual [N, C]``, negatives cut to zero
+    with ``relu``; and the mean and biased variance it used."""
     mean = sum_rows(x) / x.shape[0]
     centred = x - mean
     var = sum_rows(centred * centred) / x.shape[0]
     y = centred * torch.rsqrt(var + eps)
     y = y if weight is None else y * weight
-    return y if bias is None else y + bias, mean, var
+    y = y if bias is None else y + bias
+    y = y if residual is None else y + residual
+    return torch.relu(y) if relu else y, mean, var
 
 
 def _setup_batch_norm(ctx: Any, inputs: tuple, output: tuple) -> None:
-    x, weight, bias, ctx.eps = inputs
-    _, mean, var = output
-    ctx.save_for_backward(x, weight, bias, mean, var)
+    x, weight, bias, residual, ctx.relu, ctx.eps = inputs
+    y, mean, var = output
+    ctx.save_for_backward(x, weight, bias, residual, mean, var, y if ctx.relu else None)
     ctx.mark_non_differentiable(mean, var)
     ctx.set_materialize_grads(False)
 
 
 def _batch_norm_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
-    x, weight, bias, mean, var = ctx.saved_tensors
+    x, weight, bias, residual, mean, var, y = ctx.saved_tensors
     if grad is None:
-        return None, None, None, None
+        return (None,) * 6
     if torch.is_grad_enabled():  # a second derivative is wanted: go through the definition
-        inputs = [
-            t for t, wanted in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if wanted
-        ]
-        y = batch_norm_twin(x, weight, bias, ctx.eps)[0]
-        found = iter(torch.autograd.grad(y, inputs, grad, create_graph=True))
-        return *(next(found) if wanted else None for wanted in ctx.needs_input_grad[:3]), None
-    with torch._C._AutoDispatchBelowAutograd():
-        dx, dweight, dbias = ops.batch_norm_backward(grad, x, weight, mean, var, ctx.eps)
+        inputs = (x, weight, bias, residual)
+        out = batch_norm_twin(*inputs, ctx.relu, ctx.eps)[0]
+        return *gradients_of(out, grad, inputs, ctx.needs_input_grad), None, None
+    with below_autograd():
+        dx, dweight, dbias, dresidual = norm_gradients(
+            grad, x, y, weight, bias, mean, var, ctx.eps, residual is not None
+        )
+    return dx, dweight, dbias, dresidual, None, None
+
+
+def gradients_of(
+    out: Tensor, grad: Tensor, inputs: tuple[Tensor | None, ...], wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """Differentiable gradients of ``out`` by those of ``inputs`` that are wanted."""
+    asked = [t for t, yes in zip(inputs, wanted, strict=False) if yes and t is not None]
+    found = iter(torch.autograd.grad(out, asked, grad, create_graph=True, allow_unused=True))
+    return tuple(
+        next(found) if yes and t is not None else None
+        for t, yes in zip(inputs, wanted, strict=False)
+    )
+
+
+def norm_gradients(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    residual: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """By x, weight, bias and residual; ``y`` is the result where it went through a ReLU."""
+    cut = y is not None
+    dx, dweight, dbias, dresidual = ops.batch_norm_backward(
+        grad, x, y, weight, mean, var, eps, residual and cut
+    )
     return (
         dx,
         None if weight is None else dweight.to(weight.dtype),
         None if bias is None else dbias.to(bias.dtype),
-        None,
+        (dresidual if cut else grad) if residual else None,
     )
 
 
@@ -80,20 +130,33 @@ torch.library.register_autograd(
 
 
 class _BatchNorm(torch.autograd.Function):
-    """The operator with the same gradient, at a fifth of the dispatcher's host time."""
+    """The operator with the same gradient, at a fifth of the dispatcher's host time.
+
+    ``running``: mean, variance, number of batches and momentum of the running statistics, which are
+    moved; or nothing.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        relu: bool,
+        eps: float,
+        running: tuple,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            output = ops.batch_norm(x, weight, bias, eps)
-        _setup_batch_norm(ctx, (x, weight, bias, eps), output)
+        inputs = (x, weight, bias, residual, relu, eps)
+        with below_autograd():
+            op = ops.batch_norm_tracked if running else ops.batch_norm
+            output = op(*inputs, *running)
+        _setup_batch_norm(ctx, inputs, output)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *statistics: Any) -> tuple:
-        return _batch_norm_backward(ctx, grad, *statistics)
+        return *_batch_norm_backward(ctx, grad, *statistics), None
 
 
 @torch.library.register_fake("perception::track_statistics")
@@ -111,19 +174,36 @@ def _(
 
 @torch.library.register_fake("perception::normalize")
 def _(
-    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    eps: float,
 ) -> Tensor:
     return torch.empty_like(x)
 
 
 def normalize_twin(
-    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    eps: float,
 ) -> Tensor:
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` for ``[N, C]``, in float32 at least."""
+    """``(x - mean) / sqrt(var + eps) * weight + bias + residual`` for ``[N, C]``, in float32 at least;
+    negatives cut to zero with ``relu``."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     y = (x.to(wide) - mean.to(wide)) * torch.rsqrt(var.to(wide) + eps)
     y = y if weight is None else y * weight.to(wide)
-    return (y if bias is None else y + bias.to(wide)).to(x.dtype)
+    y = y if bias is None else y + bias.to(wide)
+    y = y if residual is None else y + residual.to(wide)
+    return (torch.relu(y) if relu else y).to(x.dtype)
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -135,44 +215,52 @@ class BatchNorm(nn.BatchNorm1d):
     Arguments and state are those of ``torch.nn.BatchNorm1d``.
     """
 
-    def _normalize(self, features: Tensor) -> Tensor:
-        batch_statistics = self.training or not self.track_running_stats
-        if not batch_statistics or features.shape[0] < 2:
-            return self._with_running(features)
-        if torch.compiler.is_compiling():
-            y, mean, var = ops.batch_norm(features, self.weight, self.bias, self.eps)
-        else:
-            y, mean, var = _BatchNorm.apply(features, self.weight, self.bias, self.eps)
-        self._track(mean, var, features.shape[0])
-        return y
+    def uses_batch_statistics(self, sites: int) -> bool:
+        """Whether features of so many sites are normalized by their own statistics."""
+        return (self.training or not self.track_running_stats) and sites >= 2
 
-    def _track(self, mean: Tensor, var: Tensor, count: float) -> None:
-        """Moves the running statistics towards a batch's mean and biased variance."""
+    def normalize(
+        self, features: Tensor, residual: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
+        """The layer on features ``[N, C]``; then plus ``residual [N, C]``, negatives cut to zero with
+        ``relu``, all in one pass."""
+        if not self.uses_batch_statistics(features.shape[0]):
+            return self._with_running(features, residual, relu)
+        inputs = (features, self.weight, self.bias, residual, relu, self.eps)
+        if torch.compiler.is_compiling():
+            y, mean, var = ops.batch_norm(*inputs)
+            self._track(mean, var, features.shape[0])
+            return y
+        return _BatchNorm.apply(*inputs, self.running())[0]
+
+    def running(self) -> tuple:
+        """What moves with a training batch: mean, variance, number of batches, and the momentum."""
         if not self.training or self.running_mean is None or self.running_var is None:
-            return
+            return ()
         assert self.num_batches_tracked is not None
         momentum = self.momentum
         if momentum is None:
             momentum = 1.0 / (float(self.num_batches_tracked) + 1)
-        ops.track_statistics(
-            self.running_mean,
-            self.running_var,
-            self.num_batches_tracked,
-            mean.detach(),
-            var.detach(),
-            count / (count - 1),
-            momentum,
-        )
+        return self.running_mean, self.running_var, self.num_batches_tracked, momentum
 
-    def _with_running(self, features: Tensor) -> Tensor:
-        if self.running_mean is None or self.running_var is None:
-            return features
+    def _track(self, mean: Tensor, var: Tensor, count: float) -> None:
+        """Moves the running statistics towards a batch's mean and biased variance."""
+        running = self.running()
+        if running:
+            *statistics, momentum = running
+            unbias = count / (count - 1)
+            ops.track_statistics(*statistics, mean.detach(), var.detach(), unbias, momentum)
+
+    def _with_running(self, features: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         mean, var, weight, bias = self.running_mean, self.running_var, self.weight, self.bias
+        if mean is None or var is None:
+            y = features if residual is None else features + residual
+            return torch.relu(y) if relu else y
         learns = torch.is_grad_enabled() and any(
-            t is not None and t.requires_grad for t in (features, weight, bias)
+            t is not None and t.requires_grad for t in (features, weight, bias, residual)
         )
         apply = normalize_twin if learns else ops.normalize
-        return apply(features, mean, var, weight, bias, self.eps)
+        return apply(features, mean, var, weight, bias, residual, relu, self.eps)
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         check_input(self, x)
@@ -180,7 +268,7 @@ class BatchNorm(nn.BatchNorm1d):
             raise ValueError(
                 f"BatchNorm has {self.num_features} features and the tensor {x.num_channels} channels"
             )
-        return x.replace(self._normalize(x.features))
+        return x.replace(self.normalize(x.features))
 
 
 class SyncBatchNorm(BatchNorm):
@@ -190,10 +278,12 @@ class SyncBatchNorm(BatchNorm):
     CVPR 2018). Without an initialized process group it is `BatchNorm`.
     """
 
-    def _normalize(self, features: Tensor) -> Tensor:
+    def normalize(
+        self, features: Tensor, residual: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if not distributed or not (self.training or not self.track_running_stats):
-            return super()._normalize(features)
+            return super().normalize(features, residual, relu)
         from torch.distributed.nn.functional import all_reduce
 
         wide = features.double() if features.dtype == torch.float64 else features.float()
@@ -201,7 +291,7 @@ class SyncBatchNorm(BatchNorm):
         torch.distributed.all_reduce(count)
         total = float(count)
         if total < 2:
-            return self._with_running(features)
+            return self._with_running(features, residual, relu)
         mean = all_reduce(sum_rows(wide)) / count
         centred = wide - mean
         var = all_reduce(sum_rows(centred * centred)) / count
@@ -209,7 +299,8 @@ class SyncBatchNorm(BatchNorm):
         y = y if self.weight is None else y * self.weight
         y = y if self.bias is None else y + self.bias
         self._track(mean, var, total)
-        return y.to(features.dtype)
+        y = y if residual is None else y + residual
+        return (torch.relu(y) if relu else y).to(features.dtype)
 
     @classmethod
     def convert(cls, module: nn.Module) -> nn.Module:

@@ -19,7 +19,7 @@ from perception.sparse.ops import sum_rows
 __all__ = ["conv"]
 
 # The kernels without the autograd layer of the dispatcher, which is Python and takes longer than they.
-_below_autograd = torch._C._AutoDispatchBelowAutograd
+below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 def conv(
@@ -46,6 +46,31 @@ def conv(
         TypeError: features, weight and bias differ in dtype.
         ValueError: their widths do not agree.
     """
+    dtype, tf32 = product_dtype(features, weight, bias, groups)
+    learns = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
+    plan, reverse = kernel_map.lists(features.shape[0], learns)
+    if learns and not torch.compiler.is_compiling():
+        return _Conv.apply(features, weight, bias, dtype, plan, reverse, num_out, groups, tf32)
+    return ops.conv(
+        features.to(dtype),
+        weight.to(dtype),
+        None if bias is None else bias.to(dtype),
+        plan,
+        reverse,
+        num_out,
+        groups,
+        tf32,
+    )
+
+
+def product_dtype(
+    features: Tensor, weight: Tensor, bias: Tensor | None, groups: int
+) -> tuple[torch.dtype, bool]:
+    """In which dtype a product runs, and whether float32 may be rounded to TF32; checks its inputs.
+
+    Raises:
+        TypeError, ValueError: as `conv`.
+    """
     device = features.device.type
     dtype = features.dtype
     autocast = torch.is_autocast_enabled(device) and dtype != torch.float64
@@ -61,21 +86,8 @@ def conv(
         raise ValueError(
             f"the layer takes {weight.shape[1] * groups} channels and the features have {features.shape[1]}"
         )
-    learns = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
-    plan, reverse = kernel_map.lists(features.shape[0], learns)
     tf32 = dtype == torch.float32 and device == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    if learns and not torch.compiler.is_compiling():
-        return _Conv.apply(features, weight, bias, dtype, plan, reverse, num_out, groups, tf32)
-    return ops.conv(
-        features.to(dtype),
-        weight.to(dtype),
-        None if bias is None else bias.to(dtype),
-        plan,
-        reverse,
-        num_out,
-        groups,
-        tf32,
-    )
+    return dtype, tf32
 
 
 class _Conv(torch.autograd.Function):
@@ -100,7 +112,7 @@ class _Conv(torch.autograd.Function):
         ctx.cast = x if x is not features else None, w if w is not weight else None
         ctx.plan, ctx.reverse, ctx.groups, ctx.tf32 = plan, reverse, groups, tf32
         b = None if bias is None else bias.to(dtype)
-        with _below_autograd():
+        with below_autograd():
             return ops.conv(x, w, b, plan, reverse, num_out, groups, tf32)
 
     @staticmethod
@@ -111,10 +123,20 @@ class _Conv(torch.autograd.Function):
             x = features.to(grad.dtype)
         if w is None or torch.is_grad_enabled():
             w = weight.to(grad.dtype)
-        below = contextlib.nullcontext if torch.is_grad_enabled() else _below_autograd
+        below = contextlib.nullcontext if torch.is_grad_enabled() else below_autograd
         with below():
-            by_x, by_weight, by_bias = _gradients(
-                ctx, grad, x, w, bias, ctx.plan, ctx.reverse, ctx.needs_input_grad
+            wide = weight.dtype == torch.float32
+            by_x, by_weight, by_bias = product_gradients(
+                grad,
+                x,
+                w,
+                bias,
+                ctx.plan,
+                ctx.reverse,
+                ctx.groups,
+                ctx.tf32,
+                wide,
+                ctx.needs_input_grad,
             )
         return (
             None if by_x is None else by_x.to(features.dtype),
@@ -170,8 +192,16 @@ def _(
 
 
 @torch.library.register_fake("perception::conv_weight_grad")
-def _(x: Tensor, grad: Tensor, map: Any, transposed: Any, groups: int, tf32: bool) -> Tensor:
-    return x.new_empty(map[-1].shape[0] - 1, x.shape[1] // groups, grad.shape[1])
+def _(
+    x: Tensor, grad: Tensor, map: Any, transposed: Any, groups: int, tf32: bool, wide: bool
+) -> Tensor:
+    dtype = torch.float32 if wide and x.dtype != torch.float64 else x.dtype
+    return x.new_empty(map[-1].shape[0] - 1, x.shape[1] // groups, grad.shape[1], dtype=dtype)
+
+
+@torch.library.register_fake("perception::conv_norm")
+def _(x: Tensor, weight: Tensor, bias: Any, map: Any, num_out: int, *_: Any) -> Tensor:
+    return x.new_empty(num_out, weight.shape[2])
 
 
 def _swap_channels(weight: Tensor, groups: int) -> Tensor:
@@ -188,23 +218,26 @@ def _reverse(plan: list[Tensor], transposed: list[Tensor], rows: int) -> list[Te
     return list(transpose_map(in_rows, out_rows, tap_ptr, rows))
 
 
-def _gradients(
-    ctx: Any,
+def product_gradients(
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     plan: list[Tensor],
     transposed: list[Tensor],
+    groups: int,
+    tf32: bool,
+    wide: bool,
     wanted: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """By x, weight and bias, as far as ``wanted``; that by the weight in float32 at least with ``wide``."""
     by_x = by_weight = by_bias = None
     reverse = _reverse(plan, transposed, x.shape[0]) if wanted[0] or wanted[1] else []
     if wanted[0]:
-        swapped = _swap_channels(weight, ctx.groups)
-        by_x = ops.conv(grad, swapped, None, reverse, plan, x.shape[0], ctx.groups, ctx.tf32)
+        swapped = _swap_channels(weight, groups)
+        by_x = ops.conv(grad, swapped, None, reverse, plan, x.shape[0], groups, tf32)
     if wanted[1]:
-        by_weight = ops.conv_weight_grad(x, grad, plan, reverse, ctx.groups, ctx.tf32)
+        by_weight = ops.conv_weight_grad(x, grad, plan, reverse, groups, tf32, wide)
     if bias is not None and wanted[2]:
         by_bias = sum_rows(grad)
     return by_x, by_weight, by_bias
@@ -219,12 +252,15 @@ def _setup_conv(ctx: Any, inputs: tuple, output: Tensor) -> None:
 def _conv_backward(ctx: Any, grad: Tensor) -> tuple:
     x, weight, bias, *lists = ctx.saved_tensors
     plan, transposed = lists[: ctx.split], lists[ctx.split :]
-    found = _gradients(ctx, grad, x, weight, bias, plan, transposed, ctx.needs_input_grad)
+    wanted = ctx.needs_input_grad
+    found = product_gradients(
+        grad, x, weight, bias, plan, transposed, ctx.groups, ctx.tf32, False, wanted
+    )
     return *found, [None] * len(plan), [None] * len(transposed), None, None, None
 
 
 def _setup_weight_grad(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, grad, plan, transposed, ctx.groups, ctx.tf32 = inputs
+    x, grad, plan, transposed, ctx.groups, ctx.tf32, _ = inputs
     ctx.split = len(plan)
     ctx.save_for_backward(x, grad, *plan, *transposed)
 
@@ -234,13 +270,14 @@ def _weight_grad_backward(ctx: Any, second: Tensor) -> tuple:
     plan, transposed = lists[: ctx.split], lists[ctx.split :]
     reverse = _reverse(plan, transposed, x.shape[0])
     by_x = by_grad = None
+    second = second.to(x.dtype)
     if ctx.needs_input_grad[0]:
         swapped = _swap_channels(second, ctx.groups)
         by_x = ops.conv(grad, swapped, None, reverse, plan, x.shape[0], ctx.groups, ctx.tf32)
     if ctx.needs_input_grad[1]:
         rows = grad.shape[0]
         by_grad = ops.conv(x, second, None, plan, reverse, rows, ctx.groups, ctx.tf32)
-    return by_x, by_grad, [None] * len(plan), [None] * len(transposed), None, None
+    return by_x, by_grad, [None] * len(plan), [None] * len(transposed), None, None, None
 
 
 torch.library.register_autograd("perception::conv", _conv_backward, setup_context=_setup_conv)

@@ -28,7 +28,7 @@ for dtype, bound in ((torch.float32, 2e-6), (torch.float64, 1e-14), (torch.bfloa
         x64, w64, g64 = x.double(), w.double(), g.double()
         for found, wanted in (
             (ops.conv(x, w, None, map, [], rows, groups, False), conv_twin(x64, w64, None, map, rows, groups)),
-            (ops.conv_weight_grad(x, g, map, [], groups, False), conv_weight_grad_twin(x64, g64, map, groups)),
+            (ops.conv_weight_grad(x, g, map, [], groups, False, False), conv_weight_grad_twin(x64, g64, map, groups)),
         ):
             error = float((found.double() - wanted).abs().max() / wanted.abs().max())
             assert error < bound, (dtype, cin, cout, groups, error)

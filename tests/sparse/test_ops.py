@@ -327,31 +327,93 @@ def test_conv_has_all_derivatives(groups: int, target: str) -> None:
     assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
 
 
+ENDINGS = [(False, False), (False, True), (True, False), (True, True)]
+
+
 @pytest.mark.parametrize("affine", [True, False])
-def test_batch_norm(affine: bool) -> None:
+@pytest.mark.parametrize(("residual", "relu"), ENDINGS)
+def test_batch_norm(affine: bool, residual: bool, relu: bool) -> None:
     x = leaf(30, 4) * 3 + 7
     scale, shift = (leaf(4), leaf(4)) if affine else (None, None)
+    added = leaf(30, 4) if residual else None
     for found, wanted in zip(
-        ops.batch_norm(x, scale, shift, 1e-5),
-        twin(batch_norm_twin, x, scale, shift, 1e-5),
+        ops.batch_norm(x, scale, shift, added, relu, 1e-5),
+        twin(batch_norm_twin, x, scale, shift, added, relu, 1e-5),
         strict=True,
     ):
         close(found, wanted)
-    assert torch.autograd.gradcheck(lambda *a: ops.batch_norm(*a, 1e-5)[0], (x, scale, shift))
-    assert torch.autograd.gradgradcheck(lambda *a: ops.batch_norm(*a, 1e-5)[0], (x, scale, shift))
+
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        return ops.batch_norm(*inputs, relu, 1e-5)[0]
+
+    assert torch.autograd.gradcheck(run, (x, scale, shift, added))
+    assert torch.autograd.gradgradcheck(run, (x, scale, shift, added))
 
 
 @pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("residual", "relu"), ENDINGS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_normalize(dtype: torch.dtype, affine: bool) -> None:
+def test_normalize(dtype: torch.dtype, residual: bool, relu: bool, affine: bool) -> None:
     x = here((torch.randn(300, 5) * 3 + 7).to(dtype))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     mean, var = here(torch.randn(5, dtype=wide)), here(torch.rand(5, dtype=wide))
     scale, shift = (here(torch.randn(5, dtype=wide)) for _ in range(2)) if affine else (None, None)
-    args = (x, mean, var, scale, shift, 1e-5)
+    added = here(torch.randn(300, 5).to(dtype)) if residual else None
+    args = (x, mean, var, scale, shift, added, relu, 1e-5)
     wanted = twin(normalize_twin, *args)
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(ops.normalize(*args).cpu(), wanted, rtol=2 * eps, atol=16 * eps)
+
+
+@pytest.mark.parametrize("channels", [(3, 5), (8, 16), (40, 72), (64, 200)])
+@pytest.mark.parametrize(("residual", "relu"), ENDINGS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_conv_norm_is_conv_then_normalize(
+    dtype: torch.dtype, residual: bool, relu: bool, channels: tuple[int, int]
+) -> None:
+    sites, offsets = surface(300), taps("cube", 3)
+    plan, _ = plan_of(sites, sites, offsets).lists(len(sites), False)
+    cin, cout = channels
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    x, weight = (here(torch.randn(s).to(dtype)) for s in ((len(sites), cin), (27, cin, cout)))
+    mean, scale, shift = (here(torch.randn(cout, dtype=wide)) for _ in range(3))
+    var, bias = here(torch.rand(cout, dtype=wide) + cin), here(torch.randn(cout).to(dtype))
+    added = here(torch.randn(len(sites), cout).to(dtype)) if residual else None
+    found = ops.conv_norm(
+        x, weight, bias, plan, len(sites), 1, False, mean, var, scale, shift, 1e-3, added, relu
+    )
+    # The values between the two are rounded in one of the ways only.
+    z = ops.conv(x.to(wide), weight.to(wide), bias.to(wide), plan, [], len(sites), 1, False)
+    added = None if added is None else added.to(wide)
+    wanted = ops.normalize(z, mean, var, scale, shift, added, relu, 1e-3)
+    assert found.dtype == dtype
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(found.to(wide), wanted, rtol=4 * eps, atol=64 * eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_wide_weight_gradient_is_the_narrow_one_before_rounding(dtype: torch.dtype) -> None:
+    sites, offsets = surface(300), taps("cube", 3)
+    lists = plan_of(sites, sites, offsets).lists(len(sites), True)
+    for cin, cout, groups in ((3, 5, 1), (16, 32, 1), (64, 128, 1), (8, 8, 8)):
+        x = here(torch.randn(len(sites), cin).to(dtype))
+        grad = here(torch.randn(len(sites), cout).to(dtype))
+        wide = ops.conv_weight_grad(x, grad, *lists, groups, False, True)
+        assert wide.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        narrow = ops.conv_weight_grad(x, grad, *lists, groups, False, False)
+        assert torch.equal(wide.to(dtype), narrow)
+
+
+def test_batch_norm_tracked_is_batch_norm_that_moves_the_running_statistics() -> None:
+    theirs = torch.nn.BatchNorm1d(5, momentum=0.3).double()
+    x = here(torch.randn(30, 5, dtype=torch.float64) * 3 + 7)
+    running = [here(t.clone()) for t in theirs.buffers()]
+    found = ops.batch_norm_tracked(x, None, None, None, True, 1e-5, *running, 0.3)
+    theirs(x.cpu())
+    for ours, wanted in zip(running, theirs.buffers(), strict=True):
+        close(ours, wanted)
+    for ours, wanted in zip(found, ops.batch_norm(x, None, None, None, True, 1e-5), strict=True):
+        assert torch.equal(ours, wanted)
 
 
 def test_running_statistics() -> None:
@@ -375,7 +437,8 @@ def opcheck_cases() -> dict[str, tuple]:
     rows, ptr = segments()
     x, grad = floats(len(sites), 4), floats(len(sites), 6)
     weight, bias, entries, table = floats(27, 4, 6), floats(6), floats(90), floats(40, 5)
-    stats = [t.detach() for t in ops.batch_norm(x, None, None, 1e-5)[1:]]
+    stats = [t.detach() for t in ops.batch_norm(x, None, None, None, False, 1e-5)[1:]]
+    still = x.detach()
     running = [here(torch.zeros(4)), here(torch.ones(4)), here(torch.tensor(0))]
     near, near_ptr = windows()
     arg = segment_argmax(table, near, near_ptr)
@@ -391,15 +454,20 @@ def opcheck_cases() -> dict[str, tuple]:
         "group_by": (pairs[1], len(sites)),
         "point_sites": (here(torch.randn(9, 3)), None, [0.1] * 3, [0.0] * 3, []),
         "conv": (x, weight, bias, plan, reverse, len(sites), 1, False),
-        "conv_weight_grad": (x, grad, plan, reverse, 1, False),
+        "conv_weight_grad": (x, grad, plan, reverse, 1, False, False),
+        "conv_norm": (
+            *(still, weight.detach(), bias.detach(), plan, len(sites), 1, False),
+            *(floats(6).detach(), floats(6).detach() ** 2, None, None, 1e-5, None, True),
+        ),
         "segment_sum": (table, rows, ptr, entries, False),
         "segment_argmax": (table.detach(), rows, ptr),
         "segment_max_grad": (here(torch.randn(25, 5)), arg, back, back_ptr),
         "sum_rows": (x,),
-        "batch_norm": (x, floats(4), floats(4), 1e-5),
-        "batch_norm_backward": (x.detach(), x.detach(), None, *stats, 1e-5),
+        "batch_norm": (x, floats(4), floats(4), x, True, 1e-5),
+        "batch_norm_tracked": (still, None, None, None, False, 1e-5, *running, 0.1),
+        "batch_norm_backward": (still, still, still, None, *stats, 1e-5, True),
         "track_statistics": (*running, *stats, 1.5, 0.1),
-        "normalize": (x.detach(), *stats, None, None, 1e-5),
+        "normalize": (still, *stats, None, None, still, True, 1e-5),
     }
 
 

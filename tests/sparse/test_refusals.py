@@ -38,4 +38,4 @@ def test_row_counts_of_forged_sizes_are_refused_or_carried() -> None:
         ]
         grad = torch.empty(rows, 16)
         assert ops.conv(x, weight, None, pairs, [], rows, 1, False).shape == (rows, 16)
-        assert ops.conv_weight_grad(x, grad, pairs, [], 1, False).shape == (27, 8, 16)
+        assert ops.conv_weight_grad(x, grad, pairs, [], 1, False, False).shape == (27, 8, 16)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from perception.nn import BatchNorm, Conv, ConvTranspose, ReLU
+from perception.nn import BatchNorm, Conv, ConvTranspose, ReLU, Residual, Sequential
 from perception.sparse import SparseTensor
 
 __all__ = ["ENCODERS", "Kit", "OurKit", "centerpoint", "second", "unet"]
@@ -51,6 +51,9 @@ class Kit(Protocol):
     def relu(self) -> nn.Module: ...
 
     def stack(self, *modules: nn.Module) -> nn.Module: ...
+
+    def residual(self, body: nn.Module) -> nn.Module:
+        """``relu(body(x) + x)``."""
 
     def replace(self, x: Any, features: Tensor) -> Any:
         """Other features at the same sites."""
@@ -91,7 +94,10 @@ class OurKit:
         return ReLU(inplace=True)
 
     def stack(self, *modules: nn.Module) -> nn.Module:
-        return nn.Sequential(*modules)
+        return Sequential(*modules)
+
+    def residual(self, body: nn.Module) -> nn.Module:
+        return Residual(body)
 
     def replace(self, x: SparseTensor, features: Tensor) -> SparseTensor:
         return x.replace(features)
@@ -162,22 +168,11 @@ def unet(
     return _UNet(kit, in_channels, stem, encoder, decoder)
 
 
-class _Residual(nn.Module):
+def _residual(kit: Kit, channels: int, key: str) -> nn.Module:
     """Two submanifold convolutions and the identity."""
-
-    def __init__(self, kit: Kit, channels: int, key: str):
-        super().__init__()
-        self.kit = kit
-        self.body = kit.stack(
-            *_conv(kit, channels, channels, CUBE, key),
-            kit.conv(channels, channels, CUBE, key),
-            kit.norm(channels),
-        )
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Any) -> Any:
-        y = self.body(x)
-        return self.kit.replace(y, self.relu(y.features + x.features))
+    first = _conv(kit, channels, channels, CUBE, key)
+    second = kit.conv(channels, channels, CUBE, key)
+    return kit.residual(kit.stack(*first, second, kit.norm(channels)))
 
 
 def second(kit: Kit, in_channels: int, *, width: int = 16) -> nn.Module:
@@ -196,11 +191,11 @@ def centerpoint(kit: Kit, in_channels: int, *, width: int = 16) -> nn.Module:
     """Twenty-one convolutions, two residual blocks a stage."""
     w = width
     layers = [kit.stack(*_conv(kit, in_channels, w, CUBE, "s0"))]
-    layers += [_Residual(kit, w, "s0") for _ in range(2)]
+    layers += [_residual(kit, w, "s0") for _ in range(2)]
     stages = ((w, 2 * w, None), (2 * w, 4 * w, None), (4 * w, 8 * w, (1, 1, 0)))
     for level, (before, after, padding) in enumerate(stages, 1):
         strided = _conv(kit, before, after, CUBE, f"d{level}", stride=PAIR, padding=padding)
-        layers += [kit.stack(*strided), *(_Residual(kit, after, f"s{level}") for _ in range(2))]
+        layers += [kit.stack(*strided), *(_residual(kit, after, f"s{level}") for _ in range(2))]
     return nn.Sequential(*layers, kit.stack(*_last(kit, 8 * w, 8 * w)))
 
 

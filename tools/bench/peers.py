@@ -246,6 +246,9 @@ class Kit:
     def stack(self, *modules: nn.Module) -> nn.Module:
         return self.layers.SparseSequential(*modules)
 
+    def residual(self, body: nn.Module) -> nn.Module:
+        return _Residual(body)
+
     def replace(self, x: Any, features: Tensor) -> Any:
         return x.replace_feature(features)
 
@@ -339,16 +342,21 @@ def _stack(kit: Kit, modules: Any, key: str) -> nn.Module:
 
 
 def _blocks(kit: Kit, blocks: Any, key: str) -> nn.Sequential:
-    return nn.Sequential(*(_Block(kit, block, key) for block in blocks))
+    return nn.Sequential(*(_block(kit, block, key) for block in blocks))
 
 
-class _Block(nn.Module):
-    def __init__(self, kit: Kit, block: Any, key: str):
+def _block(kit: Kit, block: Any, key: str) -> nn.Module:
+    shortcut = None
+    if not isinstance(block.shortcut, nn.Identity):
+        shortcut = nn.Sequential(*map(_pointwise, block.shortcut))
+    return _Residual(_stack(kit, block.body, key), shortcut)
+
+
+class _Residual(nn.Module):
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None):
         super().__init__()
-        self.body = _stack(kit, block.body, key)
-        self.shortcut: nn.Module = nn.Identity()
-        if not isinstance(block.shortcut, nn.Identity):
-            self.shortcut = nn.Sequential(*map(_pointwise, block.shortcut))
+        self.body = body
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Any) -> Any:

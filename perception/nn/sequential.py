@@ -1,0 +1,249 @@
+"""Layers one after the other, with what belongs together done in one step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as _module
+
+from perception._native import ops
+from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
+from perception.nn.norm import BatchNorm, gradients_of, norm_gradients
+from perception.nn.pointwise import ReLU
+from perception.sparse.conv import below_autograd, product_dtype, product_gradients
+from perception.sparse.conv import conv as sparse_conv
+from perception.sparse.sites import Sites
+from perception.sparse.tensor import SparseTensor
+
+__all__ = ["Residual", "Sequential", "fuse"]
+
+_CONVOLUTIONS = (Conv, ConvTranspose, GenerativeConvTranspose)
+
+
+class Sequential(nn.Sequential):
+    """``torch.nn.Sequential`` that runs `Conv` → `BatchNorm` → `ReLU` as one step.
+
+    In training the three are one node of the graph; in evaluation without gradients one pass over
+    the output, on tensor cores one kernel: what lies between them is never rounded nor written.
+    Names, state and results (up to that rounding) are those of ``torch.nn.Sequential``. A layer
+    that is watched by a hook runs by itself.
+
+    >>> import torch, perception.nn as pnn
+    >>> net = pnn.Sequential(pnn.Conv(4, 8), pnn.BatchNorm(8), pnn.ReLU())
+    """
+
+    def forward(self, input: Any, residual: SparseTensor | None = None) -> Any:
+        """
+        Args:
+            residual: sparse tensor on the sites of the result; the result is then
+                ``relu(layers(input) + residual)``.
+        """
+        return run(tuple(self), input, residual)
+
+
+def run(layers: tuple[nn.Module, ...], x: Any, residual: SparseTensor | None = None) -> Any:
+    """``Sequential(*layers)(x, residual)`` without the module."""
+    at, count = 0, len(layers)
+    while at < count:
+        layer = layers[at]
+        conv = layer if type(layer) in _CONVOLUTIONS and at + 1 < count else None
+        norm = layer if conv is None else layers[at + 1]
+        if not _is_fusible(conv, norm, x):
+            x = layer(x)
+            at += 1
+            continue
+        at += 1 if conv is None else 2
+        relu = at < count and type(layers[at]) is ReLU and not _is_watched(layers[at])
+        at += relu
+        if residual is not None and at == count and not relu:
+            return _step(conv, norm, x, residual, True)
+        x = _step(conv, norm, x, None, relu)
+    if residual is not None:
+        x = x + residual
+        x = x.replace(torch.relu(x.features))
+    return x
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _module._global_forward_hooks
+        or _module._global_forward_pre_hooks
+        or _module._global_backward_hooks
+        or _module._global_backward_pre_hooks
+    )
+
+
+def _is_fusible(conv: nn.Module | None, norm: nn.Module, x: object) -> bool:
+    """Whether ``norm``, after ``conv`` if given, is what `_step` takes."""
+    if not isinstance(norm, BatchNorm) or not isinstance(x, SparseTensor) or _is_watched(norm):
+        return False
+    if conv is None:
+        return x.num_channels == norm.num_features
+    assert isinstance(conv, _CONVOLUTIONS)
+    return conv.out_channels == norm.num_features and not _is_watched(conv)
+
+
+def _step(
+    conv: Any, norm: Any, x: SparseTensor, residual: SparseTensor | None, relu: bool
+) -> SparseTensor:
+    """The convolution (if any), the norm, plus the residual, negatives cut to zero with ``relu``."""
+    if conv is None:
+        add = _rows(residual, x.sites, x.dtype)
+        return x.replace(norm.normalize(x.features, add, relu))
+    plan, out, ancestors = conv.plan(x)
+    features, weight, bias, groups = x.features, conv.weight, conv.bias, conv.groups
+    dtype, tf32 = product_dtype(features, weight, bias, groups)
+    add = _rows(residual, out, dtype)
+    inputs = (features, weight, bias, norm.weight, norm.bias, add)
+    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    alone = type(norm) is BatchNorm and not torch.compiler.is_compiling()
+    rows = out.num_sites
+    if alone and learns and norm.uses_batch_statistics(rows):
+        maps, reverse = plan.lists(x.num_sites, True)
+        how = _How(dtype, maps, reverse, rows, groups, tf32, norm.eps, relu, norm.running())
+        y = _ConvNorm.apply(*inputs, how)
+    elif (
+        alone
+        and not learns
+        and not norm.uses_batch_statistics(rows)
+        and norm.running_mean is not None
+    ):
+        y = ops.conv_norm(
+            features.to(dtype),
+            weight.to(dtype),
+            None if bias is None else bias.to(dtype),
+            plan.lists(x.num_sites, False)[0],
+            rows,
+            groups,
+            tf32,
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
+            norm.eps,
+            add,
+            relu,
+        )
+    else:
+        y = norm.normalize(sparse_conv(features, weight, bias, plan, rows, groups), add, relu)
+    return SparseTensor._make(y, out, ancestors)
+
+
+def _rows(residual: SparseTensor | None, sites: Sites, dtype: torch.dtype) -> Tensor | None:
+    if residual is None:
+        return None
+    if not residual.sites.same_as(sites):
+        raise ValueError(
+            f"the residual is on {residual.num_sites} other sites than the result, which has "
+            f"{sites.num_sites}; the body must keep the sites"
+        )
+    return residual.features.to(dtype)
+
+
+class _How(NamedTuple):
+    """What `_ConvNorm` is told beside tensors."""
+
+    dtype: torch.dtype
+    plan: list[Tensor]
+    reverse: list[Tensor]
+    rows: int
+    groups: int
+    tf32: bool
+    eps: float
+    relu: bool
+    running: tuple
+
+
+class _ConvNorm(torch.autograd.Function):
+    """Convolution, batch normalization by the batch, residual and ReLU as one node of the graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        residual: Tensor | None,
+        how: _How,
+    ) -> Tensor:
+        x, w = features.to(how.dtype), weight.to(how.dtype)
+        b = None if bias is None else bias.to(how.dtype)
+        with below_autograd():
+            z = ops.conv(x, w, b, how.plan, how.reverse, how.rows, how.groups, how.tf32)
+            op = ops.batch_norm_tracked if how.running else ops.batch_norm
+            y, mean, var = op(z, scale, shift, residual, how.relu, how.eps, *how.running)
+        ctx.save_for_backward(
+            features, weight, bias, scale, shift, residual, z, mean, var, y if how.relu else None
+        )
+        ctx.cast = x if x is not features else None, w if w is not weight else None
+        ctx.how = how
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        features, weight, bias, scale, shift, residual, z, mean, var, y = ctx.saved_tensors
+        how, wanted = ctx.how, ctx.needs_input_grad
+        if torch.is_grad_enabled():  # a second derivative is wanted: go through the definition
+            inputs = (features, weight, bias, scale, shift, residual)
+            b = None if bias is None else bias.to(how.dtype)
+            x, w = features.to(how.dtype), weight.to(how.dtype)
+            z = ops.conv(x, w, b, how.plan, how.reverse, how.rows, how.groups, how.tf32)
+            y = ops.batch_norm(z, scale, shift, residual, how.relu, how.eps)[0]
+            return *gradients_of(y, grad, inputs, wanted), None
+        x, w = ctx.cast
+        x = features if x is None else x
+        w = weight if w is None else w
+        with below_autograd():
+            by_z, by_scale, by_shift, by_residual = norm_gradients(
+                grad, z, y, scale, shift, mean, var, how.eps, wanted[5]
+            )
+            wide = weight.dtype == torch.float32
+            by_x, by_weight, by_bias = product_gradients(
+                by_z, x, w, bias, how.plan, how.reverse, how.groups, how.tf32, wide, wanted
+            )
+        return (
+            None if by_x is None else by_x.to(features.dtype),
+            None if by_weight is None else by_weight.to(weight.dtype),
+            None if by_bias is None else by_bias.to(weight.dtype),
+            by_scale,
+            by_shift,
+            by_residual,
+            None,
+        )
+
+
+class Residual(nn.Module):
+    """``relu(body(x) + shortcut(x))`` (He et al., *Deep Residual Learning*, CVPR 2016).
+
+    Args:
+        body: layers that keep the sites.
+        shortcut: how ``x`` gets the channels of the body's result; None where it has them.
+    """
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None):
+        super().__init__()
+        self.body = body
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        around = self.shortcut(x)
+        if type(self.body) is Sequential:
+            return self.body(x, around)
+        y = self.body(x) + around
+        return y.replace(torch.relu(y.features))
+
+
+def fuse(module: nn.Module) -> nn.Module:
+    """Turns every ``torch.nn.Sequential`` inside (and the module itself) into a `Sequential`, in place."""
+    for child in module.modules():
+        if type(child) is nn.Sequential:
+            child.__class__ = Sequential
+    return module
