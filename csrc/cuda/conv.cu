@@ -10,8 +10,16 @@ void check_floating(const Tensor& x, const char* op) {
                   ": the dtype must be float32, float64, float16 or bfloat16");
 }
 
-Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
-            std::vector<Tensor> /*transposed: for the backward pass*/, int64_t num_out, int64_t groups, bool tf32) {
+// What ends a product: see ConvEnd.
+struct Norm {
+  const Tensor *mean, *var;
+  const std::optional<Tensor>*scale, *shift, *residual;
+  double eps;
+  bool relu;
+};
+
+Tensor product(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const std::vector<Tensor>& map,
+               int64_t num_out, int64_t groups, bool tf32, const Norm* norm) {
   check_floating(x, "conv");
   STD_TORCH_CHECK(x.dim() == 2 && weight.dim() == 3, "conv: x must be [N, Cin] and weight [K, Cin / groups, Cout]");
   STD_TORCH_CHECK(map.size() == 3 || map.size() == 6, "conv: a map on CUDA is [rows, order, taps], pairs behind them");
@@ -41,7 +49,19 @@ Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& 
   if (bias) bias_c = as_contiguous(*bias);
   Tensor out = empty_like_device(x, {num_out, cout}, x.scalar_type());
   if (num_out == 0 || cout == 0) return out;
-  ConvArgs args;
+  ConvArgs args{};
+  std::optional<Tensor> residual;
+  if (norm) {
+    residual = contiguous_residual(*norm->residual, out, "conv_norm");
+    args.end = {true,
+                column(*norm->mean, cout, x, "conv_norm"),
+                column(*norm->var, cout, x, "conv_norm"),
+                column(*norm->scale, out, "conv_norm"),
+                column(*norm->shift, out, "conv_norm"),
+                static_cast<float>(norm->eps),
+                residual ? residual->const_data_ptr() : nullptr,
+                norm->relu};
+  }
   args.dtype = x.scalar_type();
   args.x = x_c.data_ptr();
   args.weight = weight_c.data_ptr();
@@ -70,11 +90,29 @@ Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& 
     if (conv_wgmma(args)) return out;
   }
   conv_mma(args);
+  if (norm)
+    normalize_into(out, out, args.end.mean, args.end.var, args.end.scale, args.end.shift, residual, norm->relu, norm->eps,
+                   device.stream());
   return out;
 }
 
+Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
+            std::vector<Tensor> /*transposed: for the backward pass*/, int64_t num_out, int64_t groups, bool tf32) {
+  return product(x, weight, bias, map, num_out, groups, tf32, nullptr);
+}
+
+// A layer of an evaluated network.
+Tensor conv_norm(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
+                 int64_t num_out, int64_t groups, bool tf32, const Tensor& mean, const Tensor& var,
+                 const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
+                 const std::optional<Tensor>& residual, bool relu) {
+  const Norm norm{&mean, &var, &scale, &shift, &residual, eps, relu};
+  return product(x, weight, bias, map, num_out, groups, tf32, &norm);
+}
+
+
 Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor> map,
-                        std::vector<Tensor> /*transposed: for the backward pass*/, int64_t groups, bool tf32) {
+                        std::vector<Tensor> /*transposed: for the backward pass*/, int64_t groups, bool tf32, bool wide) {
   check_floating(x, "conv_weight_grad");
   STD_TORCH_CHECK(x.dim() == 2 && grad.dim() == 2 && x.scalar_type() == grad.scalar_type(),
                   "conv_weight_grad: x must be [N, Cin] and grad [M, Cout], of one dtype");
@@ -90,10 +128,12 @@ Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor>
   const Device device(x);
   const Tensor x_c = as_contiguous(x), grad_c = as_contiguous(grad);
   const int64_t taps = tap_ptr.size(0) - 1;
-  Tensor dw = empty_like_device(x, {taps, cin / groups, cout}, x.scalar_type());
+  const bool widens = wide && x.scalar_type() != ScalarType::Double && x.scalar_type() != ScalarType::Float;
+  Tensor dw = empty_like_device(x, {taps, cin / groups, cout}, widens ? ScalarType::Float : x.scalar_type());
   if (dw.numel() == 0) return dw;
   WeightGradArgs args;
   args.dtype = x.scalar_type();
+  args.wide = widens;
   args.x = x_c.data_ptr();
   args.grad = grad_c.data_ptr();
   args.dw = dw.data_ptr();
@@ -116,6 +156,7 @@ Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor>
 
 STABLE_TORCH_LIBRARY_IMPL(perception, CUDA, m) {
   m.impl("conv", TORCH_BOX(&conv));
+  m.impl("conv_norm", TORCH_BOX(&conv_norm));
   m.impl("conv_weight_grad", TORCH_BOX(&conv_weight_grad));
 }
 

@@ -10,11 +10,21 @@
 // read backwards is itself with the taps reversed).
 #pragma once
 
-#include "cuda/cuda.cuh"
+#include "cuda/normalization.cuh"
 
 namespace perception {
 
 constexpr int kGranule = 64;
+
+// What is done to an output before it is written, conv_wgmma only: normalized by given statistics, + residual,
+// cut to zero from below.
+struct ConvEnd {
+  bool normalizes = false;
+  Column mean, var, scale, shift;  // [cout]
+  float eps = 0;
+  const void* residual = nullptr;  // [num_out, cout], contiguous, or null
+  bool relu = false;
+};
 
 struct ConvArgs {
   ScalarType dtype;      // of x, weight, bias and out
@@ -33,6 +43,7 @@ struct ConvArgs {
   bool tf32;             // float32 may be rounded to tf32
   const Tensor* like;    // a tensor of the device, to allocate scratch memory with
   cudaStream_t stream;
+  ConvEnd end;
 };
 
 // Tensor cores of sm_90a: bfloat16 and float16, channels a multiple of 8, one group. Returns false where
@@ -43,7 +54,8 @@ void conv_mma(const ConvArgs& args);
 
 // dw[k] = sum over the pairs p of tap k of x[in_rows[p]]^T grad[out_rows[p]].
 struct WeightGradArgs {
-  ScalarType dtype;         // of x, grad and dw
+  ScalarType dtype;         // of x and grad
+  bool wide;                // dw is in float32 where dtype has 16 bits; else in dtype
   const void* x;            // [num_in, cin], contiguous
   const void* grad;         // [num_out, cout], contiguous
   void* dw;                 // [K, cin / groups, cout], every element is written

@@ -35,7 +35,11 @@ struct Params {
   int taps_per_chunk, chunks_per_tap;
   int box_rows;
   unsigned* next_item;  // 0 before and after
+  ConvEnd end;
 };
+
+// Columns that an end with a norm is given for at most: scales and shifts lie in shared memory.
+constexpr int kMostNormed = 1024;
 
 // What a stage holds, for the warpgroups that multiply.
 struct alignas(8) Stage {
@@ -78,7 +82,7 @@ struct Shape {
   static constexpr int kRowBytes = kGroups * kGranule * 128;
   static constexpr int kBlocks = (kWidth + 63) / 64;
   static constexpr int kStage = kRowBytes + kBlocks * kBlock;
-  static constexpr int shared(int stages) { return stages * (kStage + 16 + static_cast<int>(sizeof(Stage))) + 1024 + 16; }
+  __host__ __device__ static constexpr int shared(int stages) { return stages * (kStage + 16 + static_cast<int>(sizeof(Stage))) + 1024 + 16; }
   // Registers: all a multiprocessor has, shared out evenly at the start, then by need.
   static constexpr int kEven = 65536 / (kThreads * kPerSm) / 8 * 8;
   static constexpr int kCopying = kPerSm == 1 ? 72 : 40;
@@ -97,6 +101,16 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
   const uint32_t full = ring + kStages * S::kStage, empty = full + 8 * kStages;
   Stage* const about = reinterpret_cast<Stage*>(aligned + kStages * (S::kStage + 16));
   volatile int* const shared_item = reinterpret_cast<int*>(about + kStages);
+  // Of every output channel, the scale and the shift that make it the normalized one.
+  constexpr int kBefore = S::shared(kStages) - 1024;
+  float2* const affine = reinterpret_cast<float2*>(aligned + kBefore);
+  if (p.end.normalizes) {
+    for (int c = threadIdx.x; c < p.cout; c += S::kThreads) {
+      const float scale = p.end.scale.at(c, 1.f) / sqrtf(p.end.var.at(c, 1.f) + p.end.eps);
+      const float bias = p.bias ? static_cast<float>(p.bias[c]) : 0.f;
+      affine[c] = {scale, p.end.shift.at(c, 0.f) + (bias - p.end.mean.at(c, 0.f)) * scale};
+    }
+  }
   if (threadIdx.x == 0) {
     for (int s = 0; s < kStages; ++s) {
       barrier_init(full + 8 * s, 128 + 1);  // every copying thread, and the bytes of the weights
@@ -256,7 +270,7 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
       for (int j = 0; j < kWidth / 8; ++j) {
         const int c = first_column + j * 8 + lane % 4 * 2;
         float2 bias = {0.f, 0.f};
-        if (p.bias && c < p.cout) bias = unpack(__ldg(reinterpret_cast<const uint32_t*>(p.bias + c)), T{});
+        if (p.bias && !p.end.normalizes && c < p.cout) bias = unpack(__ldg(reinterpret_cast<const uint32_t*>(p.bias + c)), T{});
         sum[4 * j] = sum[4 * j + 2] = bias.x;
         sum[4 * j + 1] = sum[4 * j + 3] = bias.y;
       }
@@ -301,11 +315,39 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
         for (int j = 0; j < kWidth / 8; j += 4) {
           uint32_t v[4];
 #pragma unroll
-          for (int q = 0; q < 4; ++q) v[q] = pack(sum[4 * (j + q) + 2 * half], sum[4 * (j + q) + 2 * half + 1], T{});
+          for (int q = 0; q < 4; ++q) {
+            float one = sum[4 * (j + q) + 2 * half], two = sum[4 * (j + q) + 2 * half + 1];
+            if (p.end.normalizes) {
+              const float4 by = *reinterpret_cast<const float4*>(affine + first_column + (j + q) * 8 + lane % 4 * 2);
+              one = one * by.x + by.y;
+              two = two * by.z + by.w;
+              if (p.end.relu && p.end.residual == nullptr) {
+                one = one < 0 ? 0 : one;  // NaN stays
+                two = two < 0 ? 0 : two;
+              }
+            }
+            v[q] = pack(one, two, T{});
+          }
           transpose4(v, lane);
           const int c = first_column + (j + lane % 4) * 8;
-          if (row >= 0 && c < p.cout && (j + lane % 4) * 8 < kWidth)
-            *reinterpret_cast<uint4*>(p.out + int64_t{row} * p.cout + c) = make_uint4(v[0], v[1], v[2], v[3]);
+          if (row >= 0 && c < p.cout && (j + lane % 4) * 8 < kWidth) {
+            const int64_t at = int64_t{row} * p.cout + c;
+            if (p.end.residual != nullptr) {
+              const uint4 more = *reinterpret_cast<const uint4*>(static_cast<const T*>(p.end.residual) + at);
+              const uint32_t others[4] = {more.x, more.y, more.z, more.w};
+#pragma unroll
+              for (int q = 0; q < 4; ++q) {
+                const float2 a = unpack(v[q], T{}), b = unpack(others[q], T{});
+                float one = a.x + b.x, two = a.y + b.y;
+                if (p.end.relu) {
+                  one = one < 0 ? 0 : one;
+                  two = two < 0 ? 0 : two;
+                }
+                v[q] = pack(one, two, T{});
+              }
+            }
+            *reinterpret_cast<uint4*>(p.out + at) = make_uint4(v[0], v[1], v[2], v[3]);
+          }
         }
       }
     }
@@ -367,9 +409,11 @@ void launch(const ConvArgs& args) {
                                                       kExchanged ? args.cin : args.cout, p.box_rows);
   std::optional<Tensor> scratch;
   p.next_item = counter(args, scratch);
-  constexpr int shared = S::shared(kStages);
+  p.end = args.end;
+  constexpr int most = S::shared(kStages) + kMostNormed * static_cast<int>(sizeof(float2));
+  const int shared = S::shared(kStages) + (args.end.normalizes ? p.splits * kWidth * static_cast<int>(sizeof(float2)) : 0);
   constexpr auto kernel = conv_kernel<T, kWidth, kGroups, kStages, kPerSm, kPacked, kExchanged>;
-  allow_shared<kernel>(shared);
+  allow_shared<kernel>(most);
   const int items = p.tiles * p.splits, blocks = device_facts().multiprocessors * kPerSm;
   kernel<<<items < blocks ? items : blocks, S::kThreads, shared, args.stream>>>(weights, p);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -408,7 +452,8 @@ bool conv_wgmma(const ConvArgs& args) {
   if (args.groups != 1 || args.cin % 8 != 0 || args.cout % 8 != 0 || args.num_out == 0) return false;
   if (args.granules * args.num_taps >= (int64_t{1} << 31) / kGranule) return false;
   if (args.num_in * args.cin >= int64_t{1} << 31) return false;  // rows are reached by 32-bit byte offsets
-  for (const void* pointer : {args.x, args.weight, args.bias, static_cast<const void*>(args.out)})
+  if (args.end.normalizes && args.cout > kMostNormed - 128) return false;
+  for (const void* pointer : {args.x, args.weight, args.bias, static_cast<const void*>(args.out), args.end.residual})
     if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;
   if (!hopper::available()) return false;
   if (args.exchanged && packs(args.cin)) return false;

@@ -71,7 +71,7 @@ struct TapWalk {
 
 constexpr int kAddElements = 32, kAddParts = 8;
 
-// dw = sum of the parts; each of kAddParts threads adds every kAddParts-th part.
+// dw = sum of the parts, as T; each of kAddParts threads adds every kAddParts-th part.
 template <class T, class A>
 __global__ void __launch_bounds__(kAddElements* kAddParts) add_parts_kernel(const GradParams p, T* dw, int across) {
   __shared__ A sums[kAddParts][kAddElements];
@@ -110,6 +110,9 @@ inline Tensor part_memory(const WeightGradArgs& args, GradParams& p, ScalarType 
 
 template <class T, class A>
 void add_parts(const WeightGradArgs& args, const GradParams& p) {
+  if constexpr (!std::is_same_v<T, A>) {
+    if (args.wide) return add_parts<A, A>(args, p);
+  }
   const int64_t across = ceil_div(int64_t{p.group_in} * p.cout, kAddElements);
   STD_TORCH_CHECK(across * p.num_taps <= std::numeric_limits<int32_t>::max(),
                   "conv_weight_grad: the weight is too large for one launch");

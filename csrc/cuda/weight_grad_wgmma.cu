@@ -203,6 +203,7 @@ __global__ void __launch_bounds__(128 + 128 * kGroups, kPerSm) weight_grad_kerne
 #endif
 }
 
+__device__ inline void store4(float* to, float4 v) { *reinterpret_cast<float4*>(to) = v; }
 __device__ inline void store4(__half* to, float4 v) {
   const __half2 low = __floats2half2_rn(v.x, v.y), high = __floats2half2_rn(v.z, v.w);
   *reinterpret_cast<uint2*>(to) = make_uint2(reinterpret_cast<const uint32_t&>(low), reinterpret_cast<const uint32_t&>(high));
@@ -263,8 +264,10 @@ void launch(const WeightGradArgs& args, int multiprocessors) {
   kernel<<<grid, 128 + 128 * kGroups, shared, args.stream>>>(p);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   const dim3 elements(static_cast<unsigned>(ceil_div(matrix, 512)), static_cast<unsigned>(args.num_taps));
-  add_parts<T><<<elements, 128, 0, args.stream>>>(p.parts, args.tap_ptr, args.num_taps, matrix, static_cast<int>(blocks),
-                                                  static_cast<T*>(args.dw));
+  const auto add = [&](auto* dw) {
+    add_parts<<<elements, 128, 0, args.stream>>>(p.parts, args.tap_ptr, args.num_taps, matrix, static_cast<int>(blocks), dw);
+  };
+  args.wide ? add(static_cast<float*>(args.dw)) : add(static_cast<T*>(args.dw));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
