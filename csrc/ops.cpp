@@ -28,10 +28,23 @@ STABLE_TORCH_LIBRARY(perception, m) {
   m.def(
       "conv_weight_grad(Tensor x, Tensor grad, Tensor[] map, Tensor[] transposed, int groups, bool tf32, "
       "bool wide) -> Tensor");
-  // conv, then normalize, in one pass.
+  // A layer in one call, so that it costs the host one way through the dispatcher: conv, then normalize with
+  // given statistics (conv_norm, one pass) or batch_norm_tracked (conv_batch_norm; nothing is tracked without
+  // running statistics). The weight and bias may be float32 where x has 16 bits; `cast` is then the weight as
+  // it was multiplied, else empty. z is the result of the convolution. Of the gradients, bits 0 to 3 of
+  // `wanted` say which of those by x, weight, bias and residual are made; the others are empty.
   m.def(
       "conv_norm(Tensor x, Tensor weight, Tensor? bias, Tensor[] map, SymInt num_out, int groups, bool tf32, "
       "Tensor mean, Tensor var, Tensor? scale, Tensor? shift, float eps, Tensor? residual, bool relu) -> Tensor");
+  m.def(
+      "conv_batch_norm(Tensor x, Tensor weight, Tensor? bias, Tensor[] map, SymInt num_out, int groups, bool tf32, "
+      "Tensor? scale, Tensor? shift, Tensor? residual, bool relu, float eps, Tensor(a!)? running_mean, "
+      "Tensor(b!)? running_var, Tensor(c!)? batches, float momentum) -> "
+      "(Tensor y, Tensor z, Tensor mean, Tensor var, Tensor cast)");
+  m.def(
+      "conv_batch_norm_backward(Tensor grad, Tensor x, Tensor weight, Tensor[] map, Tensor[] transposed, int groups, "
+      "bool tf32, bool wide, Tensor z, Tensor? y, Tensor? scale, Tensor mean, Tensor var, float eps, int wanted) "
+      "-> (Tensor dx, Tensor dweight, Tensor dbias, Tensor dscale, Tensor dshift, Tensor dresidual)");
   // Kernel maps as tables, on CUDA; see cuda/conv.cuh for the tiles.
   m.def(
       "neighbor_table(Tensor index, Tensor in_sites, Tensor out_sites, Tensor offsets, int[] stride, "

@@ -8,7 +8,7 @@
 //
 // Weight gradient: each tap's pairs are cut into runs of fixed length; every run makes its own
 // partial sum, and the runs of a tap are added in order.
-#include "cpu/conv.h"
+#include "cpu/layers.h"
 #include "cpu/parallel.h"
 #include "cpu/product_kernels.h"
 
@@ -304,6 +304,8 @@ void weight_gradient(const T* x, const T* grad, const Map& map, const Shape& sha
   });
 }
 
+}  // namespace
+
 Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor> map_tensors,
                         std::vector<Tensor> /*transposed: for the backward pass*/, int64_t groups, bool, bool wide) {
   const Map map(map_tensors, "conv_weight_grad");
@@ -325,6 +327,8 @@ Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor>
   });
   return out;
 }
+
+namespace {
 
 int64_t instruction_set() { return kernels().f32.width; }
 

@@ -1,7 +1,7 @@
 // Sums over all rows and batch normalization. Rows are summed in fixed blocks, in float64, and the
 // blocks in order: torch's own kernels split by thread, so their last bits depend on how many.
 // Limit: bytes. Statistics read x twice (mean, then centred squares), the rest once.
-#include "cpu/conv.h"
+#include "cpu/layers.h"
 #include "cpu/parallel.h"
 
 #include <cmath>
@@ -26,6 +26,8 @@ std::vector<double> column_sums(int64_t rows, int64_t channels, const Term& term
   return total;
 }
 
+}  // namespace
+
 Tensor sum_rows(const Tensor& x_tensor) {
   STD_TORCH_CHECK(x_tensor.dim() == 2, "sum_rows: x must be [N, C]");
   const Tensor x_c = torch::stable::contiguous(x_tensor);
@@ -41,6 +43,8 @@ Tensor sum_rows(const Tensor& x_tensor) {
   });
   return out;
 }
+
+namespace {
 
 template <class A>
 std::vector<A> read(const std::optional<Tensor>& values, int64_t channels, double otherwise) {
@@ -102,6 +106,8 @@ void apply(const T* x, T* y, int64_t rows, int64_t channels, const A* mean, cons
   if (!end.residual) return each([](A v, int64_t) { return v < 0 ? A(0) : v; });
   each(end);
 }
+
+}  // namespace
 
 // y = (x - mean) / sqrt(var + eps) * weight + bias with the biased variance over all rows.
 std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std::optional<Tensor>& weight,
@@ -217,6 +223,8 @@ void normalize_into(const Tensor& x_c, const Tensor& y_tensor, const Tensor& mea
   });
 }
 
+namespace {
+
 Tensor normalize(const Tensor& x_tensor, const Tensor& mean, const Tensor& var, const std::optional<Tensor>& weight,
                  const std::optional<Tensor>& bias, const std::optional<Tensor>& residual, bool relu, double eps) {
   STD_TORCH_CHECK(x_tensor.dim() == 2, "normalize: x must be [N, C]");
@@ -226,15 +234,7 @@ Tensor normalize(const Tensor& x_tensor, const Tensor& mean, const Tensor& var, 
   return y_tensor;
 }
 
-// A layer of an evaluated network.
-Tensor conv_norm(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
-                 int64_t num_out, int64_t groups, bool tf32, const Tensor& mean, const Tensor& var,
-                 const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
-                 const std::optional<Tensor>& residual, bool relu) {
-  Tensor y = conv(x, weight, bias, std::move(map), {}, num_out, groups, tf32);
-  normalize_into(y, y, mean, var, scale, shift, residual, relu, eps);
-  return y;
-}
+}  // namespace
 
 // Moves running statistics towards a batch's; var times unbias is the unbiased variance.
 void track_statistics(const Tensor& running_mean, const Tensor& running_var, const Tensor& batches, const Tensor& mean,
@@ -261,19 +261,9 @@ void track_statistics(const Tensor& running_mean, const Tensor& running_var, con
   ++*batches.mutable_data_ptr<int64_t>();
 }
 
-std::tuple<Tensor, Tensor, Tensor> batch_norm_tracked(
-    const Tensor& x, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
-    const std::optional<Tensor>& residual, bool relu, double eps, const Tensor& running_mean, const Tensor& running_var,
-    const Tensor& batches, double momentum) {
-  auto result = batch_norm(x, weight, bias, residual, relu, eps);
-  const double rows = static_cast<double>(x.size(0));
-  track_statistics(running_mean, running_var, batches, std::get<1>(result), std::get<2>(result), rows / (rows - 1), momentum);
-  return result;
-}
+namespace {
 
 STABLE_TORCH_LIBRARY_IMPL(perception, CPU, m) {
-  m.impl("batch_norm_tracked", TORCH_BOX(&batch_norm_tracked));
-  m.impl("conv_norm", TORCH_BOX(&conv_norm));
   m.impl("sum_rows", TORCH_BOX(&sum_rows));
   m.impl("normalize", TORCH_BOX(&normalize));
   m.impl("track_statistics", TORCH_BOX(&track_statistics));

@@ -10,23 +10,18 @@ void check_floating(const Tensor& x, const char* op) {
                   ": the dtype must be float32, float64, float16 or bfloat16");
 }
 
-// What ends a product: see ConvEnd.
-struct Norm {
-  const Tensor *mean, *var;
-  const std::optional<Tensor>*scale, *shift, *residual;
-  double eps;
-  bool relu;
-};
+}  // namespace
 
-Tensor product(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const std::vector<Tensor>& map,
+Tensor product(const Tensor& x, const Weight& weight, const std::optional<Tensor>& bias, const std::vector<Tensor>& map,
                int64_t num_out, int64_t groups, bool tf32, const Norm* norm) {
   check_floating(x, "conv");
-  STD_TORCH_CHECK(x.dim() == 2 && weight.dim() == 3, "conv: x must be [N, Cin] and weight [K, Cin / groups, Cout]");
+  STD_TORCH_CHECK(x.dim() == 2 && weight.tensor.dim() == 3, "conv: x must be [N, Cin] and weight [K, Cin / groups, Cout]");
   STD_TORCH_CHECK(map.size() == 3 || map.size() == 6, "conv: a map on CUDA is [rows, order, taps], pairs behind them");
-  const int64_t taps = weight.size(0), cin = x.size(1), cout = weight.size(2);
-  STD_TORCH_CHECK(groups > 0 && weight.size(1) * groups == cin && cout % groups == 0,
-                  "conv: x has ", cin, " channels and weight takes ", weight.size(1), " x ", groups, " groups");
-  STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type() && (!bias || bias->scalar_type() == x.scalar_type()),
+  const int64_t taps = weight.tensor.size(0), cin = x.size(1), in = weight.tensor.size(weight.exchanged ? 2 : 1),
+                cout = weight.tensor.size(weight.exchanged ? 1 : 2);
+  STD_TORCH_CHECK(groups > 0 && in * groups == cin && cout % groups == 0 && (groups == 1 || !weight.exchanged),
+                  "conv: x has ", cin, " channels and weight takes ", in, " x ", groups, " groups");
+  STD_TORCH_CHECK(weight.tensor.scalar_type() == x.scalar_type() && (!bias || bias->scalar_type() == x.scalar_type()),
                   "conv: x, weight and bias differ in dtype");
   STD_TORCH_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == cout), "conv: bias must be [Cout]");
   const Tensor &rows = map[0], &order = map[1], &bits = map[2];
@@ -36,15 +31,12 @@ Tensor product(const Tensor& x, const Tensor& weight, const std::optional<Tensor
                   "conv: the map does not fit the weight, which has ", taps, " taps");
   STD_TORCH_CHECK(num_out <= order.numel() && order.numel() < num_out + (num_out ? kGranule : kGranule + 1),
                   "conv: the map has ", order.numel(), " slots for ", num_out, " outputs");
-  for (const Tensor* t : {&weight, &rows, &order, &bits}) check_same_device(x, *t, "conv");
+  for (const Tensor* t : {&weight.tensor, &rows, &order, &bits}) check_same_device(x, *t, "conv");
   if (bias) check_same_device(x, *bias, "conv");
 
   const Device device(x);
   const Tensor x_c = as_contiguous(x);
-  // The gradient of the input takes the weight with its channels exchanged: a view, often read as it is.
-  const bool exchanged = !weight.is_contiguous() && groups == 1 && weight.stride(1) == 1 && weight.stride(2) == cin &&
-                         weight.stride(0) == cin * cout;
-  Tensor weight_c = exchanged ? weight : as_contiguous(weight);
+  Tensor weight_c = as_contiguous(weight.tensor);
   std::optional<Tensor> bias_c;
   if (bias) bias_c = as_contiguous(*bias);
   Tensor out = empty_like_device(x, {num_out, cout}, x.scalar_type());
@@ -52,12 +44,12 @@ Tensor product(const Tensor& x, const Tensor& weight, const std::optional<Tensor
   ConvArgs args{};
   std::optional<Tensor> residual;
   if (norm) {
-    residual = contiguous_residual(*norm->residual, out, "conv_norm");
+    residual = contiguous_residual(norm->residual, out, "conv_norm");
     args.end = {true,
-                column(*norm->mean, cout, x, "conv_norm"),
-                column(*norm->var, cout, x, "conv_norm"),
-                column(*norm->scale, out, "conv_norm"),
-                column(*norm->shift, out, "conv_norm"),
+                column(norm->mean, cout, x, "conv_norm"),
+                column(norm->var, cout, x, "conv_norm"),
+                column(norm->scale, out, "conv_norm"),
+                column(norm->shift, out, "conv_norm"),
                 static_cast<float>(norm->eps),
                 residual ? residual->const_data_ptr() : nullptr,
                 norm->relu};
@@ -65,7 +57,7 @@ Tensor product(const Tensor& x, const Tensor& weight, const std::optional<Tensor
   args.dtype = x.scalar_type();
   args.x = x_c.data_ptr();
   args.weight = weight_c.data_ptr();
-  args.exchanged = exchanged;
+  args.exchanged = weight.exchanged;
   args.bias = bias_c ? bias_c->data_ptr() : nullptr;
   args.out = out.data_ptr();
   args.num_in = x.size(0);
@@ -83,8 +75,8 @@ Tensor product(const Tensor& x, const Tensor& weight, const std::optional<Tensor
   args.like = &x_c;
   args.stream = device.stream();
   if (conv_wgmma(args)) return out;
-  if (exchanged) {
-    weight_c = torch::stable::contiguous(weight);
+  if (args.exchanged) {
+    weight_c = torch::stable::contiguous(torch::stable::transpose(weight_c, 1, 2));
     args.weight = weight_c.data_ptr();
     args.exchanged = false;
     if (conv_wgmma(args)) return out;
@@ -96,30 +88,29 @@ Tensor product(const Tensor& x, const Tensor& weight, const std::optional<Tensor
   return out;
 }
 
+namespace {
+
 Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
             std::vector<Tensor> /*transposed: for the backward pass*/, int64_t num_out, int64_t groups, bool tf32) {
-  return product(x, weight, bias, map, num_out, groups, tf32, nullptr);
+  // The gradient of the input takes the weight with its channels exchanged: a view, often read as it is.
+  if (weight.dim() == 3 && groups == 1 && !weight.is_contiguous() && weight.stride(1) == 1 &&
+      weight.stride(2) == weight.size(1) && weight.stride(0) == weight.size(1) * weight.size(2))
+    return product(x, {torch::stable::transpose(weight, 1, 2), true}, bias, map, num_out, groups, tf32, nullptr);
+  return product(x, {weight, false}, bias, map, num_out, groups, tf32, nullptr);
 }
 
-// A layer of an evaluated network.
-Tensor conv_norm(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
-                 int64_t num_out, int64_t groups, bool tf32, const Tensor& mean, const Tensor& var,
-                 const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
-                 const std::optional<Tensor>& residual, bool relu) {
-  const Norm norm{&mean, &var, &scale, &shift, &residual, eps, relu};
-  return product(x, weight, bias, map, num_out, groups, tf32, &norm);
-}
-
+}  // namespace
 
 Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor> map,
                         std::vector<Tensor> /*transposed: for the backward pass*/, int64_t groups, bool tf32, bool wide) {
   check_floating(x, "conv_weight_grad");
   STD_TORCH_CHECK(x.dim() == 2 && grad.dim() == 2 && x.scalar_type() == grad.scalar_type(),
                   "conv_weight_grad: x must be [N, Cin] and grad [M, Cout], of one dtype");
-  STD_TORCH_CHECK(map.size() == 6, "conv_weight_grad: the map has no pairs; ask for them with lists(learns=True)");
+  STD_TORCH_CHECK(map.size() == 3 || map.size() == 6, "conv_weight_grad: a map ends in [in_rows, out_rows, tap_ptr]");
   const int64_t cin = x.size(1), cout = grad.size(1);
   STD_TORCH_CHECK(groups > 0 && cin % groups == 0 && cout % groups == 0, "conv_weight_grad: groups divide no channels");
-  const Tensor &in_rows = map[3], &out_rows = map[4], &tap_ptr = map[5];
+  const Tensor* const pairs = map.data() + map.size() - 3;
+  const Tensor &in_rows = pairs[0], &out_rows = pairs[1], &tap_ptr = pairs[2];
   check_rows(in_rows, "conv_weight_grad", "in_rows");
   check_rows(out_rows, "conv_weight_grad", "out_rows");
   check_ptr(tap_ptr, "conv_weight_grad");
@@ -154,9 +145,10 @@ Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor>
   return dw;
 }
 
+namespace {
+
 STABLE_TORCH_LIBRARY_IMPL(perception, CUDA, m) {
   m.impl("conv", TORCH_BOX(&conv));
-  m.impl("conv_norm", TORCH_BOX(&conv_norm));
   m.impl("conv_weight_grad", TORCH_BOX(&conv_weight_grad));
 }
 

@@ -16,6 +16,23 @@ namespace perception {
 
 constexpr int kGranule = 64;
 
+// A product's weight: contiguous [K, Cin / groups, Cout], or [K, Cout, Cin] with `exchanged`.
+struct Weight {
+  Tensor tensor;
+  bool exchanged;
+};
+// What follows a product: normalize with these, see csrc/ops.cpp.
+struct Norm {
+  const Tensor &mean, &var;
+  const std::optional<Tensor>&scale, &shift, &residual;
+  double eps;
+  bool relu;
+};
+Tensor product(const Tensor& x, const Weight& weight, const std::optional<Tensor>& bias, const std::vector<Tensor>& map,
+               int64_t num_out, int64_t groups, bool tf32, const Norm* norm);
+Tensor conv_weight_grad(const Tensor& x, const Tensor& grad, std::vector<Tensor> map, std::vector<Tensor> transposed,
+                        int64_t groups, bool tf32, bool wide);
+
 // What is done to an output before it is written, conv_wgmma only: normalized by given statistics, + residual,
 // cut to zero from below.
 struct ConvEnd {

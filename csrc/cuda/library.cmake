@@ -70,6 +70,7 @@ add_library(perception_cuda MODULE
   cuda/hopper.cu
   cuda/index.cu
   cuda/kernel_map.cu
+  cuda/layers.cu
   cuda/normalization.cu
   cuda/normalize.cu
   cuda/points.cu

@@ -464,6 +464,8 @@ void launch_shares(const Layout& l, const Args& args, cudaStream_t stream) {
   launch_together(kernel, std::min<int64_t>(l.all(), most), kThreads, 0, args, stream);
 }
 
+}  // namespace
+
 Tensor sum_rows(const Tensor& x_tensor) {
   STD_TORCH_CHECK(x_tensor.dim() == 2, "sum_rows: x must be [N, C]");
   const Device device(x_tensor);
@@ -522,6 +524,8 @@ std::tuple<Tensor, Tensor, Tensor> normalize_by_batch(const Tensor& x_tensor, co
   return {y_tensor, mean, var};
 }
 
+namespace {
+
 std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const std::optional<Tensor>& weight,
                                               const std::optional<Tensor>& bias, const std::optional<Tensor>& residual,
                                               bool relu, double eps) {
@@ -536,6 +540,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_tracked(const Tensor& x, const std
   return normalize_by_batch(x, weight, bias, residual, relu, eps,
                             running_statistics(x, running_mean, running_var, batches, momentum));
 }
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor, const Tensor& x_tensor,
                                                                const std::optional<Tensor>& y_tensor,
@@ -584,6 +590,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
   });
   return {dx_tensor, dweight, dbias, dresidual};
 }
+
+namespace {
 
 STABLE_TORCH_LIBRARY_IMPL(perception, CUDA, m) {
   m.impl("sum_rows", TORCH_BOX(&sum_rows));

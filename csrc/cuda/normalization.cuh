@@ -90,6 +90,16 @@ inline Running running_statistics(const Tensor& x, const Tensor& mean, const Ten
   return {mean.data_ptr(), var.data_ptr(), mean.scalar_type(), batches.mutable_data_ptr<int64_t>(), momentum};
 }
 
+// csrc/cuda/normalization.cu
+Tensor sum_rows(const Tensor& x);
+std::tuple<Tensor, Tensor, Tensor> normalize_by_batch(const Tensor& x, const std::optional<Tensor>& weight,
+                                                      const std::optional<Tensor>& bias,
+                                                      const std::optional<Tensor>& residual, bool relu, double eps,
+                                                      const Running& running);
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad, const Tensor& x,
+                                                               const std::optional<Tensor>& y,
+                                                               const std::optional<Tensor>& weight, const Tensor& mean,
+                                                               const Tensor& var, double eps, bool residual);
 // out = (x - mean) / sqrt(var + eps) * scale + shift [+ residual]; out may be x. csrc/cuda/normalize.cu
 void normalize_into(const Tensor& x, const Tensor& out, const Column& mean, const Column& var, const Column& scale,
                     const Column& shift, const std::optional<Tensor>& residual, bool relu, double eps, cudaStream_t stream);

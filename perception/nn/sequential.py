@@ -10,9 +10,9 @@ from torch.nn.modules import module as _module
 
 from perception._native import ops
 from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
-from perception.nn.norm import BatchNorm, gradients_of, norm_gradients
+from perception.nn.norm import BatchNorm, gradients_of
 from perception.nn.pointwise import ReLU
-from perception.sparse.conv import below_autograd, product_dtype, product_gradients
+from perception.sparse.conv import below_autograd, product_dtype
 from perception.sparse.conv import conv as sparse_conv
 from perception.sparse.sites import Sites
 from perception.sparse.tensor import SparseTensor
@@ -106,7 +106,9 @@ def _step(
     rows = out.num_sites
     if alone and learns and norm.uses_batch_statistics(rows):
         maps, reverse = plan.lists(x.num_sites, True)
-        how = _How(dtype, maps, reverse, rows, groups, tf32, norm.eps, relu, norm.running())
+        how = _How(
+            dtype, maps, reverse, rows, groups, tf32, norm.eps, relu, norm.running() or _UNTRACKED
+        )
         y = _ConvNorm.apply(*inputs, how)
     elif (
         alone
@@ -114,22 +116,11 @@ def _step(
         and not norm.uses_batch_statistics(rows)
         and norm.running_mean is not None
     ):
-        y = ops.conv_norm(
-            features.to(dtype),
-            weight.to(dtype),
-            None if bias is None else bias.to(dtype),
-            plan.lists(x.num_sites, False)[0],
-            rows,
-            groups,
-            tf32,
-            norm.running_mean,
-            norm.running_var,
-            norm.weight,
-            norm.bias,
-            norm.eps,
-            add,
-            relu,
-        )
+        maps, _ = plan.lists(x.num_sites, False)
+        statistics = norm.running_mean, norm.running_var
+        product = features.to(dtype), weight, bias, maps, rows, groups, tf32
+        with below_autograd():
+            y = ops.conv_norm(*product, *statistics, norm.weight, norm.bias, norm.eps, add, relu)
     else:
         y = norm.normalize(sparse_conv(features, weight, bias, plan, rows, groups), add, relu)
     return SparseTensor._make(y, out, ancestors)
@@ -144,6 +135,9 @@ def _rows(residual: SparseTensor | None, sites: Sites, dtype: torch.dtype) -> Te
             f"{sites.num_sites}; the body must keep the sites"
         )
     return residual.features.to(dtype)
+
+
+_UNTRACKED = None, None, None, 0.0
 
 
 class _How(NamedTuple):
@@ -174,16 +168,16 @@ class _ConvNorm(torch.autograd.Function):
         residual: Tensor | None,
         how: _How,
     ) -> Tensor:
-        x, w = features.to(how.dtype), weight.to(how.dtype)
-        b = None if bias is None else bias.to(how.dtype)
+        x = features.to(how.dtype)
+        product = x, weight, bias, how.plan[:3], how.rows, how.groups, how.tf32
         with below_autograd():
-            z = ops.conv(x, w, b, how.plan, how.reverse, how.rows, how.groups, how.tf32)
-            op = ops.batch_norm_tracked if how.running else ops.batch_norm
-            y, mean, var = op(z, scale, shift, residual, how.relu, how.eps, *how.running)
+            y, z, mean, var, cast = ops.conv_batch_norm(
+                *product, scale, shift, residual, how.relu, how.eps, *how.running
+            )
         ctx.save_for_backward(
             features, weight, bias, scale, shift, residual, z, mean, var, y if how.relu else None
         )
-        ctx.cast = x if x is not features else None, w if w is not weight else None
+        ctx.cast = None if x is features else x, None if weight.dtype == how.dtype else cast
         ctx.how = how
         return y
 
@@ -193,31 +187,87 @@ class _ConvNorm(torch.autograd.Function):
         how, wanted = ctx.how, ctx.needs_input_grad
         if torch.is_grad_enabled():  # a second derivative is wanted: go through the definition
             inputs = (features, weight, bias, scale, shift, residual)
-            b = None if bias is None else bias.to(how.dtype)
             x, w = features.to(how.dtype), weight.to(how.dtype)
+            b = None if bias is None else bias.to(how.dtype)
             z = ops.conv(x, w, b, how.plan, how.reverse, how.rows, how.groups, how.tf32)
             y = ops.batch_norm(z, scale, shift, residual, how.relu, how.eps)[0]
             return *gradients_of(y, grad, inputs, wanted), None
         x, w = ctx.cast
         x = features if x is None else x
         w = weight if w is None else w
+        cut = y is not None
+        asked = wanted[0] + 2 * wanted[1] + 4 * wanted[2] + 8 * (wanted[5] and cut)
+        product = (
+            how.plan[-3:],
+            how.reverse[:3],
+            how.groups,
+            how.tf32,
+            weight.dtype == torch.float32,
+        )
         with below_autograd():
-            by_z, by_scale, by_shift, by_residual = norm_gradients(
-                grad, z, y, scale, shift, mean, var, how.eps, wanted[5]
-            )
-            wide = weight.dtype == torch.float32
-            by_x, by_weight, by_bias = product_gradients(
-                by_z, x, w, bias, how.plan, how.reverse, how.groups, how.tf32, wide, wanted
+            by_x, by_weight, by_bias, by_scale, by_shift, by_residual = (
+                ops.conv_batch_norm_backward(
+                    grad, x, w, *product, z, y, scale, mean, var, how.eps, asked
+                )
             )
         return (
-            None if by_x is None else by_x.to(features.dtype),
-            None if by_weight is None else by_weight.to(weight.dtype),
-            None if by_bias is None else by_bias.to(weight.dtype),
-            by_scale,
-            by_shift,
-            by_residual,
+            by_x.to(features.dtype) if wanted[0] else None,
+            by_weight.to(weight.dtype) if wanted[1] else None,
+            by_bias.to(bias.dtype) if wanted[2] else None,
+            None if scale is None else by_scale.to(scale.dtype),
+            None if shift is None else by_shift.to(shift.dtype),
+            None if residual is None else by_residual if cut else grad,
             None,
         )
+
+
+def _fake_like(tensor: Tensor, wanted: bool, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty_like(tensor, dtype=dtype) if wanted else tensor.new_empty(0)
+
+
+@torch.library.register_fake("perception::conv_norm")
+def _(x: Tensor, weight: Tensor, bias: Any, map: Any, num_out: int, *_: Any) -> Tensor:
+    return x.new_empty(num_out, weight.shape[2])
+
+
+@torch.library.register_fake("perception::conv_batch_norm")
+def _(
+    x: Tensor, weight: Tensor, bias: Any, map: Any, num_out: int, *_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    z = x.new_empty(num_out, weight.shape[2])
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    mean = x.new_empty(weight.shape[2], dtype=wide)
+    cast = _fake_like(weight, weight.dtype != x.dtype, x.dtype).to(x.dtype)
+    return torch.empty_like(z), z, mean, torch.empty_like(mean), cast
+
+
+@torch.library.register_fake("perception::conv_batch_norm_backward")
+def _(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    map: Any,
+    transposed: Any,
+    groups: int,
+    tf32: bool,
+    wide: bool,
+    z: Tensor,
+    y: Tensor | None,
+    scale: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    wanted: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    widened = torch.float32 if wide and x.dtype != torch.float64 else x.dtype
+    return (
+        _fake_like(x, bool(wanted & 1)),
+        _fake_like(weight, True, widened) if wanted & 2 else x.new_empty(0),
+        x.new_empty(weight.shape[2] if wanted & 4 else 0),
+        torch.empty_like(mean),
+        torch.empty_like(mean),
+        z.new_empty(z.shape[0] if wanted & 8 else 0, z.shape[1]),
+    )
 
 
 class Residual(nn.Module):

@@ -49,18 +49,16 @@ def conv(
     dtype, tf32 = product_dtype(features, weight, bias, groups)
     learns = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
     plan, reverse = kernel_map.lists(features.shape[0], learns)
-    if learns and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        below, reverse_too = contextlib.nullcontext, reverse
+    elif learns:
         return _Conv.apply(features, weight, bias, dtype, plan, reverse, num_out, groups, tf32)
-    return ops.conv(
-        features.to(dtype),
-        weight.to(dtype),
-        None if bias is None else bias.to(dtype),
-        plan,
-        reverse,
-        num_out,
-        groups,
-        tf32,
-    )
+    else:
+        below, reverse_too = below_autograd, []
+    x, w = features.to(dtype), weight.to(dtype)
+    b = None if bias is None else bias.to(dtype)
+    with below():
+        return ops.conv(x, w, b, plan, reverse_too, num_out, groups, tf32)
 
 
 def product_dtype(
@@ -113,7 +111,7 @@ class _Conv(torch.autograd.Function):
         ctx.plan, ctx.reverse, ctx.groups, ctx.tf32 = plan, reverse, groups, tf32
         b = None if bias is None else bias.to(dtype)
         with below_autograd():
-            return ops.conv(x, w, b, plan, reverse, num_out, groups, tf32)
+            return ops.conv(x, w, b, plan[:3], [], num_out, groups, tf32)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
@@ -199,11 +197,6 @@ def _(
     return x.new_empty(map[-1].shape[0] - 1, x.shape[1] // groups, grad.shape[1], dtype=dtype)
 
 
-@torch.library.register_fake("perception::conv_norm")
-def _(x: Tensor, weight: Tensor, bias: Any, map: Any, num_out: int, *_: Any) -> Tensor:
-    return x.new_empty(num_out, weight.shape[2])
-
-
 def _swap_channels(weight: Tensor, groups: int) -> Tensor:
     """``[K, Cin / g, Cout] -> [K, Cout / g, Cin]``, group by group."""
     if groups == 1:
@@ -233,11 +226,16 @@ def product_gradients(
     """By x, weight and bias, as far as ``wanted``; that by the weight in float32 at least with ``wide``."""
     by_x = by_weight = by_bias = None
     reverse = _reverse(plan, transposed, x.shape[0]) if wanted[0] or wanted[1] else []
+    again, back = plan, reverse
+    if (
+        not torch.is_grad_enabled()
+    ):  # nobody asks for the gradients of these: the lists may be short
+        plan, reverse, again, back = plan[-3:], reverse[:3], [], []
     if wanted[0]:
         swapped = _swap_channels(weight, groups)
-        by_x = ops.conv(grad, swapped, None, reverse, plan, x.shape[0], groups, tf32)
+        by_x = ops.conv(grad, swapped, None, reverse, again, x.shape[0], groups, tf32)
     if wanted[1]:
-        by_weight = ops.conv_weight_grad(x, grad, plan, reverse, groups, tf32, wide)
+        by_weight = ops.conv_weight_grad(x, grad, plan, back, groups, tf32, wide)
     if bias is not None and wanted[2]:
         by_bias = sum_rows(grad)
     return by_x, by_weight, by_bias

@@ -440,6 +440,7 @@ def opcheck_cases() -> dict[str, tuple]:
     stats = [t.detach() for t in ops.batch_norm(x, None, None, None, False, 1e-5)[1:]]
     still = x.detach()
     running = [here(torch.zeros(4)), here(torch.ones(4)), here(torch.tensor(0))]
+    wider = [here(torch.zeros(6)), here(torch.ones(6)), here(torch.tensor(0))]
     near, near_ptr = windows()
     arg = segment_argmax(table, near, near_ptr)
     order, back_ptr = group_by(near, 40)
@@ -458,6 +459,14 @@ def opcheck_cases() -> dict[str, tuple]:
         "conv_norm": (
             *(still, weight.detach(), bias.detach(), plan, len(sites), 1, False),
             *(floats(6).detach(), floats(6).detach() ** 2, None, None, 1e-5, None, True),
+        ),
+        "conv_batch_norm": (
+            *(still, weight.detach(), bias.detach(), plan, len(sites), 1, False),
+            *(None, None, None, True, 1e-5, *wider, 0.1),
+        ),
+        "conv_batch_norm_backward": (
+            *(grad.detach(), still, weight.detach(), plan, reverse, 1, False, True),
+            *(grad.detach(), grad.detach(), None, wider[0], wider[1], 1e-5, 15),
         ),
         "segment_sum": (table, rows, ptr, entries, False),
         "segment_argmax": (table.detach(), rows, ptr),
