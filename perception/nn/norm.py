@@ -235,13 +235,16 @@ class BatchNorm(nn.BatchNorm1d):
 
     def running(self) -> tuple:
         """What moves with a training batch: mean, variance, number of batches, and the momentum."""
-        if not self.training or self.running_mean is None or self.running_var is None:
+        if not self.training or not self.track_running_stats:
             return ()
-        assert self.num_batches_tracked is not None
-        momentum = self.momentum
+        buffers = self._buffers
+        mean, var = buffers["running_mean"], buffers["running_var"]
+        batches, momentum = buffers["num_batches_tracked"], self.momentum
+        if mean is None or batches is None:
+            return ()
         if momentum is None:
-            momentum = 1.0 / (float(self.num_batches_tracked) + 1)
-        return self.running_mean, self.running_var, self.num_batches_tracked, momentum
+            momentum = 1.0 / (float(batches) + 1)
+        return mean, var, batches, momentum
 
     def _track(self, mean: Tensor, var: Tensor, count: float) -> None:
         """Moves the running statistics towards a batch's mean and biased variance."""

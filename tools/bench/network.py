@@ -286,8 +286,9 @@ def _step(
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
     scaler = torch.amp.GradScaler(target.device.type, enabled=target.precision == "float16")
 
+    net.train()
+
     def step() -> Tensor:
-        net.train()
         optimizer.zero_grad()
         with target.autocast():
             found = loss(forward())
