@@ -46,6 +46,7 @@ template <int V>
 struct Place {
   int slot, row, count;  // count: rows of this thread; 0 for one that has no slot
   int64_t at, step;      // its first element, and from there to the next row
+  int64_t first_row;
 
   __device__ Place(const Layout& l, unsigned share) {
     slot = share / l.blocks * l.lanes + threadIdx.x % l.lanes;
@@ -53,7 +54,8 @@ struct Place {
     const int64_t begin = int64_t{share % l.blocks} * l.chunk;
     const int rows = static_cast<int>(min(l.rows - begin, int64_t{l.chunk}));
     count = row < l.height && row < rows && slot < l.slots ? (rows - row + l.height - 1) / l.height : 0;
-    at = (begin + row) * l.channels + slot * V;
+    first_row = begin + row;
+    at = first_row * l.channels + slot * V;
     step = int64_t{l.height} * l.channels;
   }
 };
@@ -157,13 +159,14 @@ __device__ inline void cut(Accumulator<T> (&grad)[V], const Pack<T, V>& result) 
 
 // Sums of grad and of grad * (x - mean); `y` null without a ReLU.
 template <class T, int V>
-__device__ void add_gradients(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ y,
+__device__ void add_gradients(const T* __restrict__ grad, int64_t pitch, const T* __restrict__ x, const T* __restrict__ y,
                               const Accumulator<T>* __restrict__ means, const Layout& l, unsigned share, double* partial) {
   using A = Accumulator<T>;
   const Place<V> place(l, share);
   A first[V] = {}, second[V] = {};
   if (place.count > 0) {
-    const T *from_x = x + place.at, *from_grad = grad + place.at;
+    const T *from_x = x + place.at, *from_grad = grad + place.first_row * pitch + place.slot * V;
+    const int64_t grad_step = l.height * pitch;
     A mean[V];
 #pragma unroll
     for (int v = 0; v < V; ++v) mean[v] = means[place.slot * V + v];
@@ -173,7 +176,7 @@ __device__ void add_gradients(const T* __restrict__ grad, const T* __restrict__ 
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u)
         if (i + u < place.count) {
-          grads[u] = load_pack<T, V>(from_grad + u * place.step);
+          grads[u] = load_pack<T, V>(from_grad + u * grad_step);
           in[u] = load_pack<T, V>(from_x + u * place.step);
           if (y) results[u] = load_pack<T, V>(from_y + u * place.step);
         }
@@ -191,7 +194,7 @@ __device__ void add_gradients(const T* __restrict__ grad, const T* __restrict__ 
           }
         }
       from_x += kUnroll * place.step;
-      from_grad += kUnroll * place.step;
+      from_grad += kUnroll * grad_step;
       if (y) from_y += kUnroll * place.step;
     }
   }
@@ -378,6 +381,7 @@ struct FinishGradients {
 template <class T>
 struct BackwardArgs {
   const T* grad;
+  int64_t pitch;  // elements from one row of grad to the next
   const T* x;
   const T* y;  // null without a ReLU
   T* dx;
@@ -398,14 +402,16 @@ __device__ void propagate(const BackwardArgs<T>& p, unsigned share) {
   read_slot(backward.scale, place.slot, scale);
   read_slot(backward.from_mean, place.slot, from_mean);
   read_slot(backward.from_var, place.slot, from_var);
-  for (int i = 0; i < place.count; i += kUnroll) {
+  const T* from_grad = p.grad + place.first_row * p.pitch + place.slot * V;
+  const int64_t grad_step = p.layout.height * p.pitch;
+  for (int i = 0; i < place.count; i += kUnroll, from_grad += kUnroll * grad_step) {
     const int64_t at = place.at + i * place.step;
     Pack<T, V> in[kUnroll], grads[kUnroll], results[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u)
       if (i + u < place.count) {
         in[u] = load_pack<T, V>(p.x + at + u * place.step);
-        grads[u] = load_pack<T, V>(p.grad + at + u * place.step);
+        grads[u] = load_pack<T, V>(from_grad + u * grad_step);
         if (p.y) results[u] = load_pack<T, V>(p.y + at + u * place.step);
       }
 #pragma unroll
@@ -432,7 +438,7 @@ template <class T, int V>
 __global__ void __launch_bounds__(kThreads, 2) batch_norm_backward_kernel(const BackwardArgs<T> p) {
   const Layout& l = p.layout;
   for (unsigned share = blockIdx.x; share < l.all(); share += gridDim.x)
-    add_gradients<T, V>(p.grad, p.x, p.y, p.finish.mean, l, share, p.partial);
+    add_gradients<T, V>(p.grad, p.pitch, p.x, p.y, p.finish.mean, l, share, p.partial);
   wait_for_grid();
   for (int c = blockIdx.x * kColumns; c < l.channels; c += gridDim.x * kColumns)
     add_partials<2>(p.partial, static_cast<int>(l.blocks), l.channels, c, p.finish);
@@ -559,7 +565,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
   for (const Tensor* t : {&grad_tensor, &mean_tensor, &var_tensor}) check_same_device(*t, x_tensor, "batch_norm_backward");
   if (y_tensor) check_same_device(*y_tensor, x_tensor, "batch_norm_backward");
   const Device device(x_tensor);
-  const Tensor x_c = as_contiguous(x_tensor), grad_c = as_contiguous(grad_tensor),
+  // Half of what was joined by `cat` is read as it lies.
+  const int64_t pitch = grad_tensor.stride(0), pack_bytes = 16 / grad_tensor.element_size();
+  const bool in_rows = grad_tensor.dim() == 2 && grad_tensor.stride(1) == 1 && pitch >= channels && pitch % pack_bytes == 0;
+  const Tensor x_c = as_contiguous(x_tensor), grad_c = in_rows ? grad_tensor : as_contiguous(grad_tensor),
                mean_c = as_contiguous(mean_tensor), var_c = as_contiguous(var_tensor);
   std::optional<Tensor> y_c;
   if (y_tensor) y_c = as_contiguous(*y_tensor);
@@ -585,7 +594,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
       const FinishGradients<A> finish{mean_c.const_data_ptr<A>(), var_c.const_data_ptr<A>(), static_cast<double>(rows),
                                       eps, scale, dweight.mutable_data_ptr<A>(), dbias.mutable_data_ptr<A>(), backward};
       launch_shares<&batch_norm_backward_kernel<T, V>>(
-          layout, BackwardArgs<T>{grad, x, y, dx, to_residual, layout, w.partial(), finish}, device.stream());
+          layout, BackwardArgs<T>{grad, in_rows ? pitch : channels, x, y, dx, to_residual, layout, w.partial(), finish}, device.stream());
     });
   });
   return {dx_tensor, dweight, dbias, dresidual};
