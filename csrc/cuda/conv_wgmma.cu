@@ -142,8 +142,10 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
     const uint32_t place = ring + first_row * 128 + column * 16;  // of the first row, which is a multiple of 8
     const bool mirrored = __ldg(p.taps) != 0;
     const int items = p.tiles * p.splits;
-    int item = blockIdx.x;
-    while (item < items) {
+    int turn = blockIdx.x;
+    while (turn < items) {
+      // From the end, where rows have the most taps: the blocks stay busy together the longer.
+      const int item = items - 1 - turn;
       const int granule = item / p.splits * kGroups, split = item % p.splits;
       uint32_t has[kGroups], left = 0;
       int word = -1, last_word = 0;
@@ -250,7 +252,7 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
       // Asked for as late as this, the next tile goes to a block that is free.
       if (threadIdx.x == 0) *shared_item = gridDim.x + atomicInc(p.next_item, items - 1);
       asm volatile("bar.sync 1, 128;" ::: "memory");
-      item = *shared_item;
+      turn = *shared_item;
       asm volatile("bar.sync 1, 128;" ::: "memory");
     }
     barrier_wait(empty + 8 * stage, phase ^ 1);
