@@ -8,7 +8,8 @@ On disk, as downloaded (``Stanford3dDataset_v1.2`` or its aligned version)::
 or in mmdetection3d's prepared form (``points/Area_1_office_1.bin``, ``semantic_mask/``,
 ``instance_mask/``).
 
-The text of a room is parsed once and cached as ``.npz``, 20 bytes a point (:mod:`.index` says where). Some released files hold a stray control
+The text of a room is parsed once and cached as ``.npz``, 20 bytes a point
+(:mod:`~perception.datasets.readers.index` says where). Some released files hold a stray control
 character inside a number (``Area_5/hallway_6/Annotations/ceiling_1.txt``): a line where it stands
 for the space between two numbers is mended, any other such line is left out, with a warning.
 """

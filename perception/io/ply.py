@@ -54,7 +54,9 @@ def _records(path: Path, data: bytes) -> dict[str, np.ndarray] | None:
     for line in [*data[:end].decode("ascii", errors="replace").splitlines(), "element end 0"]:
         words = line.split()
         if words[:1] == ["format"]:
-            order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(words[-1], "")
+            order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(
+                "".join(words[1:2]), ""
+            )
         elif words[:1] == ["element"]:
             if element == "vertex":
                 break
