@@ -58,9 +58,9 @@ def _side_street(pen: Pen, r: Random, kind: str, junction: tuple[float, ...], si
     """What stands along a side street on one side of the main road, and who waits at its mouth;
     ``kind`` is the plot at the corner."""
     style = pen.style
-    cx, skew, half, _ = junction
+    cx, skew, half, _, verge, pavement, _ = junction
     turn = 0.5 * math.pi - math.atan(skew)
-    walk = half + style.verge + style.pavement
+    walk = half + verge + pavement
 
     def put(
         item: ob.Item,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.datasets.street import objects as ob
-from perception.datasets.street.ground import ground_heights, road_distance
+from perception.datasets.street.ground import CROSSING, STRIP, ground_heights, road_distance
 from perception.datasets.street.shapes import Row, place
 from perception.datasets.street.style import Style
 
@@ -34,7 +34,7 @@ class Ground:
         return cls(
             g,
             style.table(first, 2 * reach + 2),
-            np.array(crossings, dtype=np.float64).reshape(-1, 4),
+            np.array(crossings, dtype=np.float64).reshape(-1, CROSSING),
         )
 
     def kerb(self, x: float, y: float) -> float:
@@ -55,7 +55,7 @@ class Chunk:
         instances: ``[M] int32`` track id of the object of each, 0 = none.
         boxes: ``[K, 7]`` boxes of standing cars, trucks, people, cyclists, world frame.
         labels, tracks: ``[K]``.
-        strips: ``[S, 5]`` driveways and paths, see ``ground.py``.
+        strips: ``[S, 7]`` driveways and paths, see ``ground.py``.
     """
 
     rows: NDArray[np.float64]
@@ -75,7 +75,7 @@ class Pen:
     base: int  # first track id
     items: list[ob.Item] = field(default_factory=list)
     poses: list[tuple[float, float, float]] = field(default_factory=list)
-    strips: list[tuple[float, float, float, float, float]] = field(default_factory=list)
+    strips: list[tuple[float, ...]] = field(default_factory=list)
 
     def put(
         self,
@@ -98,7 +98,7 @@ class Pen:
 
     def park(self, item: ob.Item, x: float, lateral: float, turn: float) -> None:
         """Place a vehicle on the main road, away from junctions."""
-        for cx, _, half, _ in self.ground.crossings:
+        for cx, _, half, *_ in self.ground.crossings:
             if abs(cx - x) < half + 7.0:
                 return
         wx, wy, heading = self.style.on_road(x, lateral)
@@ -107,7 +107,7 @@ class Pen:
 
     def done(self) -> Chunk:
         """The chunk as arrays."""
-        strips = np.array(self.strips, dtype=np.float64).reshape(-1, 5)
+        strips = np.array(self.strips, dtype=np.float64).reshape(-1, STRIP)
         if not self.items:
             empty = np.empty(0, np.int64)
             return Chunk(

@@ -44,6 +44,10 @@ class Frontage:
     side: float
 
     @property
+    def chunk(self) -> int:
+        return math.floor(self.x / CHUNK)
+
+    @property
     def style(self) -> Style:
         return self.pen.style
 
@@ -90,6 +94,25 @@ class Frontage:
             lambda: ob.bush(r, r.uniform(0.5, 1.6)), bushes * style.greenery, near, far, 0.8
         )
 
+    def driveway(self, length: float) -> float | None:
+        """Lay the driveway of the chunk, if it has one; returns where, along the chunk."""
+        edge = self.style.edge(self.chunk, self.side)
+        if edge.drive is None:
+            return None
+        surface = float(self.r.choice((SIDEWALK, ROAD)))
+        at = self.x + edge.drive
+        self.pen.strips.append((at, edge.half, self.side, length, surface, 0.0, 0.0))
+        return edge.drive
+
+    def path(self) -> None:
+        """Lay a footpath that leads away from the street, askew and winding."""
+        r = self.r
+        width = r.choice((r.uniform(0.5, 1.3), r.uniform(1.0, 2.6)))
+        at, skew, bend = self.x + r.uniform(-9, 9), r.gauss(0.0, 0.5), r.gauss(0.0, 2.0)
+        self.pen.strips.append(
+            (at, width, self.side, r.uniform(25.0, 70.0), float(SIDEWALK), skew, bend)
+        )
+
     def people(self, mean: float, near: float, far: float) -> None:
         """People standing about."""
         self.scatter(lambda: ob.person(self.r), mean * self.style.people, near, far)
@@ -132,10 +155,8 @@ def _houses(f: Frontage) -> None:
     f.enclose()
     f.green(f.edge + 0.8, garden, 0.6, 3.0)
     f.green(garden + depth + 1.0, 45.0, 1.5, 2.0)
-    drive = r.choice((-8.5, 8.5))
-    surface = r.choice((SIDEWALK, ROAD))
-    f.pen.strips.append((f.x + drive, r.uniform(1.3, 2.2), f.side, garden - f.kerb + 4.0, surface))
-    if r.random() < f.style.parked:
+    drive = f.driveway(garden - f.kerb + 4.0)
+    if drive is not None and r.random() < f.style.parked:
         f.put(ob.car(r), drive, f.edge + 3.2, r.choice((0.5, -0.5)) * math.pi, 1.0)
 
 
@@ -146,9 +167,7 @@ def _park(f: Frontage) -> None:
     if r.random() < 0.3:
         f.enclose()
     if r.random() < 0.35:
-        f.pen.strips.append(
-            (f.x + r.uniform(-9, 9), r.uniform(0.6, 1.6), f.side, 60.0, float(SIDEWALK))
-        )
+        f.path()
     if r.random() < 0.25:
         f.put(st.building(r, 20.0, 12.0, 9.0), 0.0, r.uniform(40.0, 62.0), f.out, 6.0, 10.0)
     f.people(0.3, f.edge, f.edge + 15.0)
