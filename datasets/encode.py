@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numba import njit
 
 from perception.io import PointCloud
 from perception.sparse import voxelize
@@ -137,20 +138,34 @@ def ground_height(points: np.ndarray, *, cell: float = 4.0, share: float = 0.05)
     Returns:
         `[N] float32`, metres, in the frame of `points`.
     """
-    if len(points) == 0:
-        return np.zeros(0, np.float32)
-    scaled = points[:, :2] / np.float32(cell)
-    floors = np.floor(scaled)
-    cells = floors.astype(np.int64)
-    cells -= cells.min(axis=0) - 1
-    span = int(cells[:, 1].max()) + 2
-    keys = cells[:, 0] * span + cells[:, 1]
+    return ground_at(points, points, cell=cell, share=share)
+
+
+def ground_at(
+    points: np.ndarray, places: np.ndarray, *, cell: float = 4.0, share: float = 0.05
+) -> np.ndarray:
+    """`ground_height` of a scan at other places than its points.
+
+    Args:
+        points: `[N, 3] float32`, metres: the scan.
+        places: `[Q, 2+] float32`, x and y in metres; where the scan has no points, the ground of the
+            nearest cell with points counts.
+
+    Returns:
+        `[Q] float32`, metres; zeros for a scan without points.
+    """
+    if len(points) == 0 or len(places) == 0:
+        return np.zeros(len(places), np.float32)
+    low = np.floor(points[:, :2].min(axis=0) / np.float32(cell)).astype(np.int64) - 1
+    high = np.floor(points[:, :2].max(axis=0) / np.float32(cell)).astype(np.int64) + 1
+    span = int(high[1] - low[1]) + 1
 
     # One sort of one integer a point gives the cells and the heights in each in order.
     lowest = float(points[:, 2].min())
     unit = max(float(points[:, 2].max()) - lowest, 1e-3) / ((1 << 20) - 1)
-    levels = ((points[:, 2] - lowest) / unit).astype(np.int64)
-    packed = np.sort((keys << 20) | levels)
+    packed = np.empty(len(points), np.int64)
+    _pack(points, np.float32(cell), low, span, np.float32(lowest), np.float32(unit), packed)
+    packed.sort()
     packed_cells = packed >> 20
     first = np.flatnonzero(np.diff(packed_cells, prepend=-1))
     occupied = packed_cells[first]
@@ -173,20 +188,71 @@ def ground_height(points: np.ndarray, *, cell: float = 4.0, share: float = 0.05)
         ground = np.nanmax(np.where(there, eroded[at], np.nan), axis=1)
     ground = np.where(np.isfinite(ground), ground, own)
 
-    # Bilinear between the centres of the four nearest cells; the point's own where one is empty.
+    # Bilinear between the centres of the four nearest cells; the place's own where one is empty.
     beside = np.where(occupied[at] == wanted, ground[at], ground[:, None])
-    rows = np.searchsorted(occupied, keys)
-    from_centre = scaled - floors - np.float32(0.5)
-    step = np.where(from_centre < 0, -1, 1)
-    weight = np.abs(from_centre)
-    result = np.zeros(len(points), np.float32)
-    for along_x in (0, 1):
-        for along_y in (0, 1):
-            column = 3 * (1 + along_x * step[:, 0]) + 1 + along_y * step[:, 1]
-            share_x = weight[:, 0] if along_x else 1 - weight[:, 0]
-            share_y = weight[:, 1] if along_y else 1 - weight[:, 1]
-            result += (share_x * share_y * beside[rows, column]).astype(np.float32)
+    result = np.empty(len(places), np.float32)
+    _interpolate(
+        np.ascontiguousarray(places[:, :2]), np.float32(cell), low, span, occupied, beside, result
+    )
     return result
+
+
+@njit(cache=True, nogil=True)
+def _pack(
+    points: np.ndarray,
+    cell: np.float32,
+    low: np.ndarray,
+    span: int,
+    lowest: np.float32,
+    unit: np.float32,
+    out: np.ndarray,
+) -> None:
+    """Cell and height of each point as one number that sorts by cell, then height."""
+    for i in range(len(points)):
+        x = np.int64(np.floor(points[i, 0] / cell)) - low[0]
+        y = np.int64(np.floor(points[i, 1] / cell)) - low[1]
+        out[i] = ((x * span + y) << 20) | np.int64((points[i, 2] - lowest) / unit)
+
+
+@njit(cache=True, nogil=True)
+def _interpolate(
+    places: np.ndarray,
+    cell: np.float32,
+    low: np.ndarray,
+    span: int,
+    occupied: np.ndarray,
+    beside: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    last, row = np.int64(-1), np.int64(0)
+    for i in range(len(places)):
+        sx, sy = places[i, 0] / cell, places[i, 1] / cell
+        fx, fy = np.floor(sx), np.floor(sy)
+        x, y = np.int64(fx) - low[0], np.int64(fy) - low[1]
+        inside = 0 <= y < span
+        key = x * span + y
+        if not inside or key != last:  # neighbours in a scan mostly share a cell
+            row = np.int64(np.searchsorted(occupied, key) if inside else 0)
+            if not inside or row == len(occupied) or occupied[row] != key:
+                nearest = np.int64(1) << 60
+                for m in range(len(occupied)):
+                    dx, dy = occupied[m] // span - x, occupied[m] % span - y
+                    if dx * dx + dy * dy < nearest:
+                        nearest, row = dx * dx + dy * dy, np.int64(m)
+                out[i], last = beside[row, 4], np.int64(-1)
+                continue
+            last = key
+        dx, dy = sx - fx - np.float32(0.5), sy - fy - np.float32(0.5)
+        step_x, step_y = -1 if dx < 0 else 1, -1 if dy < 0 else 1
+        wx, wy = abs(dx), abs(dy)
+        value = np.float32(0)
+        for along_x in range(2):
+            share_x = wx if along_x else 1 - wx
+            for along_y in range(2):
+                share_y = wy if along_y else 1 - wy
+                column = 3 * (1 + along_x * step_x) + 1 + along_y * step_y
+                value += np.float32(share_x * share_y * beside[row, column])
+        out[i] = value
 
 
 def _z(points: np.ndarray, voxel_size: float) -> np.ndarray:
