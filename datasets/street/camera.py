@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from perception.datasets.street.colors import ground_color, primitive_colors
-from perception.datasets.street.ground import ground_height, ground_surface
+from perception.datasets.street.ground import ground_height, ground_surface, value_noise
 from perception.datasets.street.light import Light, facing, in_shade, shade_grid, sky
 from perception.datasets.street.materials import DARK_PAINT, GLASS, GRASS, LEAF, PAINT
 from perception.datasets.street.raycast import (
@@ -29,6 +29,7 @@ from perception.datasets.street.raycast import (
     KIND,
     LABEL,
     SIN,
+    Z_TOP,
     X,
     Y,
     Z,
@@ -217,6 +218,24 @@ def _pane(p: NDArray[np.float64], x: float, y: float, z: float) -> float:
 
 
 @njit(nogil=True, cache=True)
+def _wall(
+    p: NDArray[np.float64], x: float, y: float, z: float, nx: float, ny: float
+) -> tuple[float, bool]:
+    """How bright a facade is at a point, and whether that is on the frame of a window."""
+    rx, ry = x - p[X], y - p[Y]
+    across = abs(p[COS] * nx + p[SIN] * ny) < 0.5
+    along = p[COS] * rx + p[SIN] * ry if across else p[COS] * ry - p[SIN] * rx
+    up = z - p[Z]
+    grain = 1.0 + 0.05 * value_noise(0.5 * along, 0.4 * up, 51)
+    grain += 0.04 * value_noise(3.1 * along, 1.3 * up, 52)
+    u = (along + 1000.0 * p[12]) % p[12] - 0.5 * (p[12] - p[13])
+    v = up % p[14] - 0.32 * p[14]
+    high = 0.48 * p[14]
+    near = -0.07 < u < p[13] + 0.07 and -0.07 < v < high + 0.07
+    return grain, near and up < p[Z_TOP] - p[Z] - 0.4
+
+
+@njit(nogil=True, cache=True)
 def _byte(v: float) -> int:
     """Film curve and sRGB gamma."""
     v = 1.0 - np.exp(-1.35 * max(v, 0.0))
@@ -310,8 +329,22 @@ def _render(
                         nz += 0.9 * (random01(state) - 0.5) + 0.25
                         norm = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz)
                         nx, ny, nz = nx * norm, ny * norm, nz * norm
-                        leaf = 0.75 + 0.5 * random01(state)
+                        leaf = 0.55 + 0.9 * random01(state) ** 2
+                        across, along = 0.8 * x + 0.6 * y, 0.6 * x - 0.8 * y
+                        tufts = value_noise(7.0 * across, 7.0 * z, 41)
+                        tufts += value_noise(7.0 * along, 7.0 * z, 42)
+                        boughs = value_noise(1.9 * across, 2.2 * z, 43)
+                        boughs += value_noise(1.9 * along, 2.2 * z, 44)
+                        leaf *= max(1.0 + 0.3 * tufts + 0.25 * boughs, 0.1)
+                        if kind == CROWN:  # darker inside
+                            rx, ry, rz = (x - p[X]) / p[6], (y - p[Y]) / p[7], (z - p[Z]) / p[8]
+                            leaf *= 0.3 + 0.7 * min(rx * rx + ry * ry + rz * rz, 1.0)
                         r, gr, b = leaf * r, leaf * gr, leaf * b
+                    elif kind == FACADE and material != GLASS:
+                        grain, frame = _wall(p, x, y, z, nx, ny)
+                        if frame:
+                            r, gr, b = 0.62, 0.62, 0.60
+                        r, gr, b = grain * r, grain * gr, grain * b
                 # Light.
                 lit = nx * sun[0] + ny * sun[1] + nz * sun[2]
                 if material == LEAF:

@@ -102,11 +102,13 @@ def ground_color(
     """Linear reflectance of the ground at (x, y), seen from ``far`` metres; fine grain is left out
     where pixels are larger than it. ``tint`` 0..1 differs from street to street."""
     near = np.exp(-far / 9.0)
-    coarse = value_noise(0.23 * x, 0.23 * y, 21) + 0.6 * value_noise(0.9 * x, 0.9 * y, 22)
-    fine = near * (value_noise(9.0 * x, 9.0 * y, 23) + value_noise(31.0 * x, 31.0 * y, 24))
+    coarse = value_noise(0.21 * x, 0.23 * y, 21) + 0.5 * value_noise(0.9 * y, 0.8 * x, 22)
+    # Turned against the axes, along which lattices show.
+    u, w = 0.81 * x + 0.59 * y, 0.81 * y - 0.59 * x
+    fine = near * (0.5 * value_noise(17.0 * u, 17.0 * w, 23) + value_noise(53.0 * w, 53.0 * u, 24))
     r, gr, b = 0.2, 0.2, 0.2
     if material == ASPHALT:
-        v = (0.115 + 0.075 * tint) * (1.0 + 0.10 * coarse + 0.13 * fine)
+        v = (0.115 + 0.075 * tint) * (1.0 + 0.08 * coarse + 0.13 * fine)
         r, gr, b = v, v * 0.99, v * 1.0
     elif material == MARKING:
         v = 0.62 * (1.0 + 0.10 * coarse + 0.05 * fine)
@@ -127,7 +129,12 @@ def ground_color(
         gr = (0.155 + 0.05 * dry) * v
         b = (0.04 + 0.02 * dry) * v
     elif material == SOIL:
-        v = 1.0 + 0.15 * coarse + 0.25 * fine
-        r, gr, b = 0.19 * v, 0.145 * v, 0.095 * v
+        # Trodden earth with short grass on it, more of the one or the other from place to place.
+        bare = value_noise(0.09 * x, 0.09 * y, 27) + 0.3 * value_noise(0.9 * u, 0.9 * w, 28)
+        bare = min(max(1.2 * bare + 0.05, 0.0), 1.0)
+        v = 1.0 + 0.12 * coarse + 0.2 * fine
+        r = (0.125 + 0.065 * bare) * v
+        gr = (0.17 - 0.025 * bare) * v
+        b = (0.06 + 0.035 * bare) * v
     dark = 1.0 - 0.5 * wet
     return r * dark, gr * dark, b * dark

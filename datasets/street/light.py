@@ -66,7 +66,7 @@ class Light:
         )
         warm = 1.0 - math.sin(high)
         cloud = r.choice((0.0, r.uniform(0.1, 0.6), r.uniform(0.3, 0.9)))
-        grey = max(weather.grey, 0.9 if r.random() < 0.2 else 0.0)
+        grey = max(weather.grey, 0.9 if r.random() < 0.15 else 0.0)
         direct = 3.0 * (1.0 - 0.97 * grey)
         lift = 1.0 - 0.25 * min(weather.rain / 20.0, 1.0)
         bright = [direct, direct * (0.96 - 0.14 * warm), direct * (0.88 - 0.32 * warm)]

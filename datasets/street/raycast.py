@@ -293,11 +293,15 @@ def intersect(
             lx, ly = c * dx + s * dy, c * dy - s * dx
             cosine = abs(nx * lx + ny * ly + nz * dz) / np.sqrt(nx * nx + ny * ny + nz * nz)
             return enter, cosine, material
-        # The outline is lumpy: the ellipsoid shrinks by up to half depending on where the ray
-        # would enter it. Leaves fill the rest in clumps: the mean free path varies in space. Both
-        # are fixed in the world, so they are the same from frame to frame.
-        wx, wy, wz = ox + enter * dx, oy + enter * dy, oz + enter * dz
-        lump = value_noise(2.9 * wx + 1.7 * wz, 2.9 * wy - 1.9 * wz, 5)
+        # The outline is lumpy: the ellipsoid shrinks by up to half depending on where the ray comes
+        # nearest to its middle. Leaves fill the rest in clumps: the mean free path varies in space.
+        # Both are fixed in the world, so they are the same from frame to frame.
+        nearest = -b / a
+        lump = value_noise(
+            2.9 * (ox + nearest * dx) + 1.7 * (oz + nearest * dz),
+            2.9 * (oy + nearest * dy) - 1.9 * (oz + nearest * dz),
+            5,
+        )
         radius = min(0.84 + 0.32 * lump, 1.0)
         h = b * b - a * (x * x + y * y + z * z - radius * radius)
         if h <= 0.0:
@@ -306,6 +310,7 @@ def intersect(
         enter, leave = (-b - h) / a, (-b + h) / a
         if enter <= 0.0:
             return MISS, 0.0, material
+        wx, wy, wz = ox + enter * dx, oy + enter * dy, oz + enter * dz
         clump = value_noise(1.3 * wx + 0.9 * wz, 1.3 * wy - 0.8 * wz, 11)
         density = p[12] * (1.0 + 0.85 * clump)
         t = enter - np.log(random01(state)) / density
