@@ -9,6 +9,7 @@
 
 STABLE_TORCH_LIBRARY(perception, m) {
   m.def("unique_sites(Tensor sites) -> (Tensor unique, Tensor inverse, Tensor order, Tensor ptr)");
+  m.def("strided_sites(Tensor sites, int[] stride) -> Tensor");
   m.def("build_index(Tensor sites, bool even_if_sorted) -> (Tensor index, Tensor info)");
   m.def("lookup(Tensor index, Tensor sites, Tensor queries) -> Tensor");
   m.def("reach_sites(Tensor sites, Tensor offsets, int[] stride, bool transposed, int[] bounds) -> Tensor");

@@ -76,6 +76,7 @@ add_library(perception_cuda MODULE
   cuda/reach.cu
   cuda/segment.cu
   cuda/segment_max.cu
+  cuda/strided.cu
   cuda/tiles.cu
   cuda/unique.cu
   cuda/weight_grad_mma.cu

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import weakref
 from contextlib import AbstractContextManager
@@ -19,7 +18,14 @@ from perception.sparse.kernel_map import (
     neighbor_table,
     rank_taps,
 )
-from perception.sparse.ops import build_index, group_by, lookup, reach_sites, unique_sites
+from perception.sparse.ops import (
+    build_index,
+    group_by,
+    lookup,
+    reach_sites,
+    strided_sites,
+    unique_sites,
+)
 
 __all__ = ["Sites"]
 
@@ -29,13 +35,6 @@ _serial = itertools.count()
 def _plans_outlive_inference_mode() -> AbstractContextManager:
     # A plan made while validating may be used by a training step on the same sites.
     return torch.inference_mode(False)
-
-
-@functools.lru_cache(maxsize=256)
-def _row_of(values: tuple[int, ...], device: torch.device) -> Tensor:
-    # Kept, for a copy to a GPU waits for the GPU.
-    with _plans_outlive_inference_mode():
-        return torch.tensor(values, dtype=torch.int32, device=device)
 
 
 class Sites:
@@ -183,9 +182,8 @@ class Sites:
         key = ("stride", stride)
         if key in self._derived:
             return self._derived[key]
-        step = _row_of((1, *stride), self.device)
         with _plans_outlive_inference_mode():
-            coords = unique_sites(torch.div(self.coords, step, rounding_mode="floor"))[0]
+            coords = strided_sites(self.coords, stride)
         return self._derive(key, coords, coarser(self.stride, stride))
 
     def reached(
