@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.datasets.posed.collection import PosedImages, every_eighth, fitted, picture_path
+from perception.datasets.readers.rotations import pose_matrices
 from perception.datasets.sample import Image
 from perception.geometry import Camera, invert
 from perception.io import FormatError, PointCloud
@@ -92,15 +93,7 @@ class _View:
 
     def pose(self) -> NDArray[np.float64]:
         """World from camera, ``[4, 4]``."""
-        w, x, y, z = np.array(self.turn) / np.linalg.norm(self.turn)
-        pose = np.eye(4)
-        pose[:3, :3] = [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-        pose[:3, 3] = self.shift
-        return invert(pose)
+        return invert(pose_matrices(self.shift, self.turn))
 
 
 def model_folder(root: Path) -> Path | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perception.datasets.readers.argoverse2 import Argoverse2
+    from perception.datasets.readers.custom import Custom
     from perception.datasets.readers.kitti_object import KittiObject
     from perception.datasets.readers.kitti_odometry import KittiOdometry
     from perception.datasets.readers.nuscenes import NuScenes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "S3DIS",
     "Argoverse2",
+    "Custom",
     "KittiObject",
     "KittiOdometry",
     "NuScenes",
@@ -34,6 +36,7 @@ __all__ = [
 
 _MODULES = {
     "Argoverse2": "argoverse2",
+    "Custom": "custom",
     "KittiObject": "kitti_object",
     "KittiOdometry": "kitti_odometry",
     "NuScenes": "nuscenes",
