@@ -61,8 +61,8 @@ class BeamTable:
 def _dense() -> NDArray[np.float64]:
     """128 elevations: steps grow by the same factor above and below the dense middle."""
     middle = np.linspace(2.4, -6.3, 80)
-    above = 2.4 + np.cumsum(np.geomspace(0.2, 1.75, 18))
-    below = -6.3 - np.cumsum(np.geomspace(0.16, 1.5, 30))
+    up, down = np.cumsum(np.geomspace(0.2, 1.75, 18)), np.cumsum(np.geomspace(0.16, 1.5, 30))
+    above, below = 2.4 + up * (12.6 / up[-1]), -6.3 - down * (18.7 / down[-1])
     return np.concatenate([above[::-1], middle, below])
 
 
@@ -125,7 +125,7 @@ def rosette(
     Args:
         horizontal, vertical: full field of view, radians.
         pulses: of one frame, all lines together.
-        lines: lasers side by side, fired in turn, each a little higher than the last.
+        lines: lasers one above the other, fired in turn, over 0.3 of the vertical field of view.
         rate: frames a second.
         start: seconds at which the frame begins: the prisms have turned on since zero.
     """
@@ -134,7 +134,7 @@ def rosette(
     # Incommensurable speeds: consecutive frames fill each other's gaps.
     one = 2.0 * np.pi * 121.43 * (start + seconds)
     two = -2.0 * np.pi * 77.61 * (start + seconds)
-    spread = vertical / (4.0 * lines)
+    spread = 0.3 * vertical * (lines - 1) / lines
     beam = order % lines
     half = 0.5 * (vertical - spread)
     elevation = half * 0.5 * (np.sin(one) + np.sin(two)) + spread * (0.5 - (beam + 0.5) / lines)

@@ -52,6 +52,8 @@ __all__ = ["SIGHT", "Lens", "Picture", "take"]
 
 #: How far cameras see, m; beyond lies haze. The ground is laid out a little farther.
 SIGHT: Final = 115.0
+#: Extinction of clear air, 1/m: a visibility of 3.5 km hides where the laid-out street ends.
+CLEAR_AIR: Final = 0.0011
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +180,7 @@ def take(
         world.strips,
         light.sun,
         light.strength,
-        np.array([weather.extinction + 0.0011, weather.soaked, (seed * 0.618034) % 1.0]),
+        np.array([weather.extinction + CLEAR_AIR, weather.soaked, (seed * 0.618034) % 1.0]),
         noise,
         rgb,
         depth,
@@ -303,6 +305,12 @@ def _render(
                 r, gr, b = sky(dx, dy, dz, sun, strength)
                 if dz < 0.0:  # land beyond sight
                     r, gr, b = 0.62 * r, 0.66 * gr, 0.62 * b
+                # Fog is a layer: the lower the view, the more of it.
+                clear = np.exp(-(extinction - CLEAR_AIR) * 60.0 / (max(dz, 0.0) + 0.03))
+                sr, sg, sb = sky(dx, dy, 0.01, sun, strength)
+                r = r * clear + 0.9 * sr * (1.0 - clear)
+                gr = gr * clear + 0.9 * sg * (1.0 - clear)
+                b = b * clear + 0.9 * sb * (1.0 - clear)
             else:
                 x, y, z = ox + best * dx, oy + best * dy, oz + best * dz
                 if hit == ON_GROUND:

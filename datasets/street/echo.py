@@ -105,6 +105,7 @@ def cast(
         weather[3],
         weather[4],
     )
+    window = weather[5]
     ox, oy = origin[0], origin[1]
     base = origin[2] + offsets.min()
     begin, members, extent = bin_primitives(primitives, ox, oy, 720, max_range)
@@ -199,7 +200,7 @@ def cast(
                 seen = max_range * _reach(material, cosine, strength, materials[material, 0])
                 alone = min(seen / best, 1.0)
                 faded = min(seen / (best * np.exp(extinction * best)), 1.0)
-                back = random01(state) < (faded / alone) ** 4
+                back = random01(state) < (1.0 - window) * (faded / alone) ** 4
                 value *= np.exp(-2.0 * extinction * best)
             # Echoes of drops: of density 1 / (1 + s^2 / h^2) over the distance s.
             ahead = np.arctan(free / near_half) / (0.5 * np.pi)

@@ -59,12 +59,12 @@ class Weather:
     @property
     def grey(self) -> float:
         """How far the clouds take the sun's shadows away, 0 to 1."""
-        return 1.0 - math.exp(-self.rain / 1.5 - 40.0 / self.visibility)
+        return 1.0 - math.exp(-self.rain / 1.5 - 300.0 / self.visibility)
 
     def pulse(self) -> NDArray[np.float64]:
-        """``[5]`` what ``echo.py`` wants: extinction, mean number of echoes that a pulse gets from
+        """``[6]`` what ``echo.py`` wants: extinction, mean number of echoes that a pulse gets from
         drops on a free way, the distance at which half of them have come (m), wetness, mean
-        intensity of such an echo.
+        intensity of such an echo, share of pulses that drops on the sensor's window scatter.
 
         Only the nearest metres send enough back to be taken for a target, the nearer the likelier.
         The shares are set to what public recordings show: a pulse in five in fog of 50 m, one in
@@ -73,7 +73,16 @@ class Weather:
         fog = 3.9 / self.visibility
         rain = 0.001 * self.rain**0.7
         near = (5.0 * fog + 7.0 * rain) / max(fog + rain, 1e-12)
-        return np.array([self.extinction, 3.0 * fog + rain, near, self.soaked, 0.05])
+        return np.array(
+            [
+                self.extinction,
+                3.0 * fog + rain,
+                near,
+                self.soaked,
+                0.05,
+                1.0 - math.exp(-0.003 * self.rain),
+            ]
+        )
 
 
 #: No rain, no fog, dry.
