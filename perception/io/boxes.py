@@ -146,9 +146,8 @@ def _from_json(file: Path) -> NamedBoxes:
 def _from_text(file: Path) -> NamedBoxes:
     lines = [line.split() for line in file.read_text().splitlines()]
     lines = [words for words in lines if words and not words[0].startswith("#")]
-    plain = bool(lines) and _is_number(lines[0][0])
-    # An empty file is a scan without objects, in either format.
-    return _from_rows(file, lines) if plain or not lines else _from_kitti(file)
+    # KITTI's lines have 15 or 16 words. An empty file is a scan without objects, in either format.
+    return _from_kitti(file) if lines and len(lines[0]) >= 15 else _from_rows(file, lines)
 
 
 def _is_number(word: str) -> bool:
@@ -166,7 +165,7 @@ def _from_rows(file: Path, lines: list[list[str]]) -> NamedBoxes:
             raise FormatError(
                 file,
                 f"has the box {number} {' '.join(words)[:60]!r}",
-                "expected lines of x y z length width height yaw name",
+                "expected lines of x y z length width height yaw name, or KITTI's",
             )
         kinds.append(words[7])
     names = tuple(sorted(set(kinds)))
