@@ -31,6 +31,7 @@ from perception.datasets.transforms.points import (
     DropFrustum,
     DropPoints,
     DropSparseBoxes,
+    Forget,
 )
 from perception.datasets.transforms.rows import joined, select
 from perception.datasets.transforms.similarity import Similarity, move
@@ -47,6 +48,7 @@ __all__ = [
     "DropSparseBoxes",
     "Elastic",
     "Flip",
+    "Forget",
     "Geometric",
     "Intensity",
     "Jitter",

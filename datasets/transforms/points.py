@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ from perception.datasets.transforms.overlap import first_box
 from perception.datasets.transforms.rows import select
 from perception.geometry import Boxes3D
 
-__all__ = ["Crop", "CropNearest", "DropFrustum", "DropPoints", "DropSparseBoxes"]
+__all__ = ["Crop", "CropNearest", "DropFrustum", "DropPoints", "DropSparseBoxes", "Forget"]
 
 
 @dataclass(frozen=True)
@@ -135,3 +137,16 @@ class DropSparseBoxes(Transform):
         inside = first_box(sample.cloud.points, boxes.boxes)
         counts = np.bincount(inside[inside >= 0], minlength=len(boxes))
         return replace(sample, boxes=boxes[counts >= self.points])
+
+
+@dataclass(frozen=True)
+class Forget(Transform):
+    """Leaves out annotations that a task does not use, so that nothing has to keep them true.
+
+    what: which of them.
+    """
+
+    what: Sequence[Literal["boxes", "instances", "flow", "images"]] = ("boxes", "images")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return replace(sample, **{name: () if name == "images" else None for name in self.what})  # type: ignore[arg-type]
