@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from perception.datasets.readers.kitti_odometry import read_poses
 from perception.datasets.readers.rotations import pose_matrices
+from perception.datasets.readers.semantic_kitti import RAW_CLASSES
 from perception.datasets.sample import IGNORE, Sample
 from perception.geometry import Boxes3D
 from perception.io import FormatError, Labels, PointCloud, read, read_labels
@@ -38,7 +39,7 @@ from perception.io.boxes import read_boxes
 from perception.io.files import suffix_of
 from perception.io.labels import NO_CLASS
 
-__all__ = ["DESCRIPTION_KEYS", "Custom", "distinct_colors", "read_trajectory"]
+__all__ = ["DESCRIPTION_KEYS", "Custom", "distinct_colors", "read_trajectory", "suggest"]
 
 #: What ``dataset.yaml`` may say.
 DESCRIPTION_KEYS: Final[dict[str, str]] = {
@@ -83,6 +84,7 @@ class Custom:
     Args:
         root: the folder.
         split: ``"all"``, or a split that ``dataset.yaml`` or ``SPLIT.txt`` lists.
+        description: what ``dataset.yaml`` would say, instead of it.
 
     Raises:
         FileNotFoundError: no such folder, or no point file in it.
@@ -90,11 +92,17 @@ class Custom:
         ValueError: the split is not defined.
     """
 
-    def __init__(self, root: str | PathLike[str], split: str = "all") -> None:
+    def __init__(
+        self,
+        root: str | PathLike[str],
+        split: str = "all",
+        *,
+        description: Mapping[str, Any] | None = None,
+    ) -> None:
         self.root, self.split = Path(root), split
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: no such folder; check the path")
-        said = _description(self.root / FILE)
+        said = _description(self.root / FILE) if description is None else description
         self._layout: str | None = said.get("layout")
         self.classes, self._class_of = _classes(self.root / FILE, said)
         self.colors: NDArray[np.uint8] = _colors(self.root / FILE, said, self.classes)
@@ -223,6 +231,41 @@ class Custom:
         kept = labels >= 0
         chosen = boxes[kept]
         return Boxes3D(chosen.boxes, labels[kept], chosen.velocity, chosen.track_ids)
+
+
+def suggest(root: str | PathLike[str], files: int = 100) -> dict[str, Any]:
+    """A first ``dataset.yaml``: the ids and names that occur in up to so many label and box files.
+
+    Ids that are all SemanticKITTI's get its names.
+
+    Raises:
+        FormatError: a label or box file is damaged.
+    """
+    root = Path(root)
+    scans = [s for i, drive in enumerate(_drives(root)) for s in _scans(root, drive, i)]
+    ids: set[int] = set()
+    for file in [scan.labels for scan in scans if scan.labels is not None][:files]:
+        ids |= set(np.unique(read_labels(file).semantic).tolist())
+    ids.discard(NO_CLASS)
+    names: dict[str, None] = {}
+    numbers = 0
+    for file in [scan.boxes for scan in scans if scan.boxes is not None][:files]:
+        boxes, named = read_boxes(file)
+        names |= dict.fromkeys(named)
+        if not named:
+            numbers = max(numbers, int(boxes.labels.max(initial=-1)) + 1)
+    said: dict[str, Any] = {}
+    if ids <= RAW_CLASSES.keys() and max(ids, default=0) >= 40:  # 40 is the road
+        of: dict[str, list[int]] = {}
+        for number in sorted(ids):
+            of.setdefault(RAW_CLASSES[number][1], []).append(number)
+        said["ignore"] = of.pop("", [])
+        said["classes"] = of
+    elif ids:
+        said["classes"] = {f"class {i}": i for i in sorted(ids)}
+    if names or numbers:
+        said["box_classes"] = sorted(names) or [f"class {i}" for i in range(numbers)]
+    return said
 
 
 def natural(path: Path) -> list[tuple[int, str]]:

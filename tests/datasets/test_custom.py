@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception.datasets.readers.custom import Custom, read_trajectory
+from perception.datasets.readers.custom import Custom, read_trajectory, suggest
 from perception.datasets.sample import Scans
 from perception.geometry import Boxes3D
 from perception.io import FormatError, PointCloud, write, write_labels
@@ -262,3 +262,19 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
     write_points(tmp_path / "points" / "0.ply")
     with pytest.raises(FormatError, match=r"same name as 0.pcd; keep one format"):
         Custom(tmp_path)
+
+
+def test_a_first_description_reads_everything(root: Path) -> None:
+    (root / "dataset.yaml").unlink()
+    said = suggest(root)
+    assert said == {
+        "ignore": [0],
+        "classes": {"car": [10, 252], "road": [40]},
+        "box_classes": ["Car", "Misc", "Person", "Van"],
+    }
+    data = Custom(root, description=said)
+    assert data.classes == ("car", "road")
+    for i in range(3):
+        assert data[i].labels is not None
+    write_labels(root / "a" / "labels" / "scan_3.label", np.full(50, 7))
+    assert suggest(root)["classes"]["class 7"] == 7
