@@ -1,0 +1,183 @@
+"""Sensors: what a depth camera carried about, or a laser on a tripod, makes of a scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.datasets.rooms.scene import Scene
+from perception.datasets.sample import IGNORE
+from perception.geometry import Camera
+
+__all__ = ["Points", "fuse", "sweep", "thin"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """A cloud with annotations.
+
+    Attributes:
+        points: ``[N, 3] float32``.
+        colors: ``[N, 3] uint8``.
+        labels, instances: ``[N]`` uint8, int32.
+    """
+
+    points: NDArray[np.float32]
+    colors: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    instances: NDArray[np.int32]
+
+
+def thin(
+    points: NDArray[np.float64], cell: float, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Numbers of the points that stay when one, drawn at random, remains in each cubic cell."""
+    order = generator.permutation(len(points))
+    grid = np.floor(points[order] / cell).astype(np.int64)
+    grid -= grid.min(axis=0, initial=0)
+    size = grid.max(axis=0, initial=0) + 1
+    key = (grid[:, 0] * size[1] + grid[:, 1]) * size[2] + grid[:, 2]
+    return order[np.unique(key, return_index=True)[1]]
+
+
+def _incidence(
+    scene: Scene, points: NDArray[np.float64], who: NDArray[np.int32], ways: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return np.abs((scene.normals(points, who) * ways).sum(axis=1))
+
+
+def fuse(
+    scene: Scene,
+    cameras: Sequence[Camera],
+    count: int,
+    generator: np.random.Generator,
+    *,
+    cell: float = 0.02,
+    far: float = 4.5,
+    noise: float = 1.0,
+) -> Points:
+    """At most ``count`` points as from the fused frames of a depth camera.
+
+    A frame sees what is between 0.4 m and ``far`` and not at a grazing angle; glass and lights give
+    it nothing. Axial noise is that of Nguyen, Izadi and Lovell ("Modeling Kinect sensor noise",
+    2012), 1.2 mm + 1.9 mm (z - 0.4 m)², here per point and, as large again, smooth over a frame as
+    what fusion leaves; poses are a few millimetres and milliradians out. One point a cell stays.
+
+    Args:
+        scene: what is scanned.
+        cameras: one a frame; their resolution says how many rays there are.
+        count: of points, at most.
+        generator: of what is random.
+        cell: edge of the cells, m.
+        far: m.
+        noise: factor on all noise.
+    """
+    clean, found, seen = [], [], []
+    for camera in cameras:
+        rays = camera.width * camera.height
+        jitter = generator.uniform(0.0, 1.0, (rays, 2))
+        pixels = np.stack(np.divmod(np.arange(rays), camera.width)[::-1], axis=1) + jitter
+        origin, ways = camera.rays(pixels)
+        ranges, who = scene.cast(origin, ways, far)
+        keep = (who >= 0) & (ranges > 0.4)
+        ranges, who, ways = ranges[keep], who[keep], ways[keep]
+        points = origin + ranges[:, None] * ways
+        cosine = _incidence(scene, points, who, ways)
+        draw = generator.random(len(points))
+        keep = draw < np.clip((cosine - 0.06) * 6.0, 0.0, 0.98)
+        keep &= ~scene.lost(who) | (draw < 0.05)
+        depth = ranges * (ways @ camera.pose[:3, 2])
+        spread = noise * (0.0012 + 0.0019 * (depth - 0.4) ** 2)
+        wave = generator.normal(0.0, 1.0, (2, 3))
+        slow = np.sin(points @ (2.5 * wave[0]) + 6.0 * wave[1, 0])
+        error = spread * (0.7 * generator.normal(0.0, 1.0, len(points)) + 0.7 * slow)
+        drift = generator.normal(0.0, 0.0015 * noise, 3)
+        turn = generator.normal(0.0, 0.0008 * noise, 3)
+        measured = points + error[:, None] * ways + drift + np.cross(points - origin, turn)
+        clean.append(points[keep])
+        found.append(measured[keep])
+        seen.append(who[keep])
+    true = np.concatenate(clean)
+    points, who = np.concatenate(found), np.concatenate(seen)
+    stay = thin(points, cell, generator)
+    if len(stay) > count:
+        stay = generator.permutation(stay)[:count]
+    labels, instances = scene.annotate(who[stay])
+    colors = _grain(scene.paint(true[stay], who[stay])[0], generator, 2.5 * noise)
+    return Points(points[stay].astype(np.float32), colors, labels, instances)
+
+
+def sweep(
+    scene: Scene,
+    stations: Sequence[NDArray[np.float64]],
+    count: int,
+    generator: np.random.Generator,
+    *,
+    far: float = 30.0,
+    noise: float = 1.0,
+) -> Points:
+    """About ``count`` points as from a laser scanner on a tripod, all stations in one frame.
+
+    Beams go out at even angles from 60 degrees below to 90 above the horizon. A range is 2 mm out,
+    more at grazing angles, where it may be lost; glass lets most beams through; at the edge of a
+    thing a beam may hit both it and what is behind and report a range between (label 255).
+    """
+    clean, found, seen, mixed = [], [], [], []
+    each = 1.12 * count / max(len(stations), 1)
+    rows = max(8, round(math.sqrt(each * 150.0 / 360.0)))
+    columns = max(8, round(each / rows))
+    for station in stations:
+        turn = generator.uniform(0.0, 2.0 * np.pi)
+        low = np.deg2rad(-60.0)
+        up = low + (np.arange(rows) + 0.5) / rows * (0.5 * np.pi - low)
+        round_ = turn + np.arange(columns) / columns * 2.0 * np.pi
+        e, a = (grid.ravel() for grid in np.meshgrid(up, round_))
+        ways = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], axis=1)
+        ranges, who = scene.cast(station, ways, far)
+        keep = (who >= 0) & (ranges > 0.3)
+        near = np.where(keep, ranges, 0.0)
+        points = station + near[:, None] * ways
+        cosine = np.zeros(len(ways))
+        cosine[keep] = _incidence(scene, points[keep], who[keep], ways[keep])
+        draw = generator.random(len(ways))
+        keep &= draw < np.clip(0.3 + cosine * 9.0, 0.0, 0.995)
+        keep &= ~scene.lost(who) | (draw < 0.1)
+        near += (
+            noise * 0.002 * generator.normal(0.0, 1.0, len(ways)) / np.sqrt(np.maximum(cosine, 0.1))
+        )
+        # The neighbour below in the raster, if what it meets is far before or behind.
+        other = np.roll(ranges, 1)
+        step = np.abs(other - ranges)
+        edge = (
+            (draw < 0.12 * noise)
+            & np.isfinite(step)
+            & (step > 0.05)
+            & (np.arange(len(e)) % rows > 0)
+        )
+        near[edge] += generator.random(int(edge.sum())) * (other - ranges)[edge]
+        clean.append(points[keep])
+        found.append((station + near[:, None] * ways)[keep])
+        seen.append(who[keep])
+        mixed.append(edge[keep])
+    true, points = np.concatenate(clean), np.concatenate(found)
+    who, blurred = np.concatenate(seen), np.concatenate(mixed)
+    if len(points) > count:
+        stay = np.sort(generator.permutation(len(points))[:count])
+        true, points, who, blurred = true[stay], points[stay], who[stay], blurred[stay]
+    labels, instances = scene.annotate(who)
+    labels[blurred] = IGNORE
+    instances[blurred] = 0
+    colors = _grain(scene.paint(true, who)[0], generator, 3.0 * noise)
+    return Points(points.astype(np.float32), colors, labels, instances)
+
+
+def _grain(
+    colors: NDArray[np.uint8], generator: np.random.Generator, level: float
+) -> NDArray[np.uint8]:
+    """Noise of an image sensor."""
+    noisy = colors + generator.normal(0.0, 1.0, colors.shape).astype(np.float32) * level
+    return np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
