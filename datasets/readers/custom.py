@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from perception.datasets.readers.kitti_odometry import read_poses
 from perception.datasets.readers.rotations import pose_matrices
-from perception.datasets.readers.semantic_kitti import RAW_CLASSES
+from perception.datasets.readers.semantic_kitti import CLASSES, COLORS, RAW_CLASSES
 from perception.datasets.sample import IGNORE, Sample
 from perception.geometry import Boxes3D
 from perception.io import FormatError, Labels, PointCloud, read, read_labels
@@ -122,7 +122,7 @@ class Custom:
         self._check_named(scans)
         wanted = _split(self.root, said, split, [scan.name for scan in scans])
         self._scans = [scan for scan in scans if scan.name in wanted]
-        self.names: tuple[str, ...] = tuple(scan.name for scan in self._scans)
+        self.names: Sequence[str] = tuple(scan.name for scan in self._scans)
         self.sequences: Sequence[range] = self._sequences()
 
     def _check_named(self, scans: list[_Scan]) -> None:
@@ -261,6 +261,7 @@ def suggest(root: str | PathLike[str], files: int = 100) -> dict[str, Any]:
             of.setdefault(RAW_CLASSES[number][1], []).append(number)
         said["ignore"] = of.pop("", [])
         said["classes"] = of
+        said["colors"] = {name: COLORS[CLASSES.index(name)].tolist() for name in of}
     elif ids:
         said["classes"] = {f"class {i}": i for i in sorted(ids)}
     if names or numbers:

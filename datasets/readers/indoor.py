@@ -17,6 +17,9 @@ from perception.io import FormatError, PointCloud, read
 
 __all__ = ["instance_boxes", "prepared_names", "prepared_room"]
 
+#: Metres by which boxes are larger than their points, which else would lie on their faces.
+SLACK = np.float32(2e-4)
+
 
 def prepared_names(root: Path) -> list[str]:
     """The rooms of the prepared form below ``root``, sorted; empty where it is none."""
@@ -93,5 +96,6 @@ def instance_boxes(
     # The class of most of an instance's points; they are all of one in clean data.
     votes = np.zeros((len(ids), int(box_class_of.max()) + 1), np.int64)
     np.add.at(votes, (np.searchsorted(ids, instances[chosen]), box_class_of[labels[chosen]]), 1)
-    rows = np.concatenate([(low + high) / 2, high - low, np.zeros((len(ids), 1))], axis=1)
+    size = high - low + SLACK
+    rows = np.concatenate([(low + high) / 2, size, np.zeros((len(ids), 1))], axis=1)
     return Boxes3D(rows, votes.argmax(axis=1), track_ids=ids.astype(np.int64))

@@ -104,7 +104,7 @@ class S3DIS:
                 "chair_1.txt, or points/Area_1_office_1.bin"
             )
         mine = f"Area_{validation_area}/"
-        self.names: tuple[str, ...] = tuple(
+        self.names: Sequence[str] = tuple(
             name for name in rooms if split == "all" or name.startswith(mine) == (split == "val")
         )
         if not self.names:

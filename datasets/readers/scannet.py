@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -99,7 +100,7 @@ class ScanNet:
                 f"{self.root}: holds no ScanNet scene; expected scans/scene0000_00/"
                 "scene0000_00_vh_clean_2.ply, or points/scene0000_00.bin"
             )
-        self.names: tuple[str, ...] = tuple(present)
+        self.names: Sequence[str] = tuple(present)
         if split != "all":
             wanted = _listed(self.root, split)
             self.names = tuple(name for name in present if name in wanted)

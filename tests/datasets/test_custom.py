@@ -270,6 +270,7 @@ def test_a_first_description_reads_everything(root: Path) -> None:
     assert said == {
         "ignore": [0],
         "classes": {"car": [10, 252], "road": [40]},
+        "colors": {"car": [100, 150, 245], "road": [255, 0, 255]},
         "box_classes": ["Car", "Misc", "Person", "Van"],
     }
     data = Custom(root, description=said)
