@@ -119,9 +119,16 @@ class Style:
         self.verge = (
             r.uniform(0.8, 4.5) if r.random() < (0.0 if old else 0.15 if city else 0.5) else 0.0
         )
+        #: Cars at an angle to the kerb, on the verge: the side, and the angle.
+        self.bays: tuple[float, float] | None = None
+        if not old and r.random() < 0.1:
+            self.bays = (r.choice((-1.0, 1.0)), r.choice((0.5, 0.5, 0.35, 0.25)) * math.pi)
+            self.verge = 5.2
         self.pavement = (
             r.uniform(0.6, 1.8) if old else r.uniform(1.4, 4.5) if r.random() < 0.9 else 0.3
         )
+        #: Whether things stand along the back of the pavement.
+        self.furnished = self.pavement > 2.2
         self.centre = Wave.draw(r, ((14.0, 320.0), (3.5, 140.0)))
         steep = r.choice((0.3, 1.0, 1.0, 2.0))
         self.grade = Wave.draw(r, ((3.0 * steep, 420.0), (0.5 * steep, 130.0)))
@@ -162,8 +169,17 @@ class Style:
         self.ground = g
         #: Factors on how much of each there is.
         self.parked = r.uniform(0.1, 0.9)
-        self.people = r.uniform(0.2, 2.5) * (1.6 if city else 1.0)
-        self.poles = r.uniform(0.4, 1.8)
+        self.people = r.choice((r.uniform(0.0, 0.5), r.uniform(0.2, 2.2))) * (1.6 if city else 1.0)
+        self.poles = r.uniform(0.4, 2.6)
+        #: How much stands about that has no class.
+        self.clutter = r.uniform(0.1, 1.6) * (1.4 if city else 1.0)
+        #: Share of the trees that stand bare.
+        self.bare = r.choice((0.0, 0.0, 0.0, r.uniform(0.0, 0.3), r.uniform(0.5, 1.0)))
+        #: Distance between the trees of an avenue, m; 0 = none.
+        self.avenue = r.uniform(6.0, 14.0) if r.random() < 0.22 else 0.0
+        #: How far parked cars stand on the kerb, m.
+        self.on_kerb = r.uniform(0.3, 1.2) if r.random() < 0.25 else 0.0
+        self.rough_grass = r.choice((0.0, r.uniform(0.0, 1.0), r.uniform(0.0, 2.5)))
         self.street_trees = r.uniform(0.0, 1.0)
         self.greenery = r.uniform(0.7, 2.6)
         self.tree_size = r.uniform(0.7, 1.4)
@@ -173,6 +189,10 @@ class Style:
         self.storeys = r.uniform(2.0, 6.0)
         self.speed = 0.0 if r.random() < 0.15 else r.uniform(3.0, 13.5)
         self.traffic = r.uniform(0.1, 1.0)
+        #: Speed of the own car once it has left a side street.
+        self.cruise = r.uniform(3.0, 9.0) if r.random() < 0.7 else 0.0
+        #: Share of the junctions with traffic lights.
+        self.signals = r.choice((0.0, 0.0, 0.5, 1.0)) * (1.0 if city else 0.6)
         # Half of the streets start near a junction.
         self.junction_share = r.uniform(0.3, 1.0)
         self.start = 0.0
@@ -221,7 +241,7 @@ class Style:
                 drawn = (
                     (i + r.uniform(0.2, 0.8)) * JUNCTION_PITCH,
                     r.uniform(-0.25, 0.25),
-                    r.uniform(4.0, 7.5) if wide else r.uniform(2.3, 4.5),
+                    r.uniform(4.0, 7.5) if wide else r.uniform(2.6, 4.5),
                     r.choice((-1.0, 0.0, 0.0, 1.0)),
                     self.verge * r.choice((0.0, 1.0)) if r.random() < 0.7 else r.uniform(0.5, 3.0),
                     self.pavement if r.random() < 0.4 else r.uniform(1.0, 4.0),
@@ -285,3 +305,33 @@ class Style:
         y, slope = self.centre.at(x)
         heading = math.atan(slope)
         return x - lateral * math.sin(heading), y + lateral * math.cos(heading), heading
+
+    def on_crossing(
+        self, junction: tuple[float, ...], along: float, right: float
+    ) -> tuple[float, float, float]:
+        """World x, y and heading (towards the left of the main road) of the place ``along`` metres
+        from the main centre line on a crossing road, ``right`` metres beside its own."""
+
+        def at(v: float) -> tuple[float, float]:
+            x = junction[0] + junction[1] * v + right * math.hypot(1.0, junction[1])
+            y, slope = self.centre.at(x)
+            return x, y + v * math.hypot(1.0, slope)
+
+        (ax, ay), (bx, by) = at(along - 0.5), at(along + 0.5)
+        return (*at(along), math.atan2(by - ay, bx - ax))
+
+    def cross_lane(self, junction: tuple[float, ...]) -> float:
+        """Distance of the lanes of a crossing road from its centre line; wide ones have cars
+        parked on both sides (``parked_across``)."""
+        half = junction[2]
+        return 0.5 * (half - 2.2) if self.parked_across(junction) else 0.5 * half
+
+    def parked_across(self, junction: tuple[float, ...]) -> bool:
+        """Whether a crossing road is wide enough for parked cars."""
+        return junction[2] > 4.4
+
+    def lane_at(self, side: float, lane: int = 0) -> float:
+        """Lateral position of a lane on the left (+1) or right (-1) half of the main road."""
+        if self.single:
+            return 0.0 if not self.parking_right else 1.05
+        return side * self.lane * (lane + 0.5)

@@ -48,8 +48,10 @@ def test_weather_takes_points_away_and_adds_drops(
     sample = street.scan(0, weather=weather)
     labels = sample.labels
     assert labels is not None
-    drops = labels == IGNORE
     before = {row.tobytes() for row in clear.cloud.points}
+    # Benches and bins have no class either, but are there in clear weather too.
+    new = np.array([row.tobytes() not in before for row in sample.cloud.points])
+    drops = (labels == IGNORE) & new
     after = {row.tobytes() for row in sample.cloud.points[~drops]}
     assert after < before
     assert 100 < drops.sum() < 0.3 * len(drops)
@@ -84,7 +86,10 @@ def test_wet_ground_returns_less_from_far_and_less_brightly(street: Street, clea
     (dry_value, dry_far), (wet_value, wet_far) = seen(clear), seen(wet)
     assert wet_value < 0.7 * dry_value
     assert wet_far < 0.6 * dry_far
-    assert not (wet.labels == IGNORE).any()  # wet, but no drops in the air
+    assert clear.labels is not None
+    assert wet.labels is not None
+    # Wet, but no drops in the air.
+    assert (wet.labels == IGNORE).sum() <= (clear.labels == IGNORE).sum()
 
 
 def test_fog_takes_the_contrast_of_pictures(street: Street) -> None:
