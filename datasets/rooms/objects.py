@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.datasets.posed import PosedImages
 from perception.datasets.rooms import decor as de
 from perception.datasets.rooms import distance as ds
 from perception.datasets.rooms import furniture as fu
@@ -17,10 +18,10 @@ from perception.datasets.rooms import texture as tx
 from perception.datasets.rooms.look import Look
 from perception.datasets.rooms.placing import tight_box
 from perception.datasets.rooms.room import look_at
-from perception.datasets.rooms.scanner import fuse
+from perception.datasets.rooms.scanner import fuse, posed
 from perception.datasets.rooms.scene import Scene
 from perception.datasets.rooms.shapes import Item, hsv
-from perception.datasets.sample import Image, Sample
+from perception.datasets.sample import Sample
 from perception.geometry import Boxes3D, Camera
 from perception.io import PointCloud
 
@@ -236,13 +237,10 @@ class Object:
 
     def views(
         self, count: int, *, size: int = 128, samples: int = 1, distance: float = 2.2
-    ) -> tuple[Image, ...]:
-        """RGBA pictures with exact depth from all around; see ``cameras`` and ``Scene.render``."""
+    ) -> PosedImages:
+        """RGBA pictures with exact depth from all around, every eighth for test; see ``cameras``."""
         cameras = self.cameras(count, size=size, distance=distance)
-        return tuple(
-            self.scene.image(camera, samples=samples, alpha=True, name=f"{k:04d}")
-            for k, camera in enumerate(cameras)
-        )
+        return posed(self.scene, cameras, samples=samples, alpha=True, layout="object")
 
     def scan(self, *, points: int = 20_000) -> Sample:
         """A coloured cloud as from fused frames of a depth camera around the object.

@@ -9,11 +9,12 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.datasets.posed import PosedImages
 from perception.datasets.rooms.classes import BOX_CLASSES, CLASSES, COLORS
 from perception.datasets.rooms.layout import KINDS, Furnished, furnish
-from perception.datasets.rooms.scanner import fuse, sweep
+from perception.datasets.rooms.scanner import fuse, posed, sweep
 from perception.datasets.rooms.scene import Scene
-from perception.datasets.sample import Image, Sample
+from perception.datasets.sample import Sample
 from perception.geometry import Camera
 from perception.io import PointCloud
 
@@ -167,8 +168,10 @@ class Room:
         field_of_view: float = 75.0,
         walk: int = 0,
         samples: int = 1,
-    ) -> tuple[Image, ...]:
+    ) -> PosedImages:
         """Pictures with exact depth along a walk; their cameras' poses are in the room's frame.
+
+        Every eighth picture is for test.
 
         Args:
             count: pictures.
@@ -182,10 +185,7 @@ class Room:
         cameras = self.cameras(
             count, width=width, height=height, field_of_view=field_of_view, walk=walk
         )
-        return tuple(
-            self.scene.image(camera, samples=samples, name=f"{k:04d}")
-            for k, camera in enumerate(cameras)
-        )
+        return posed(self.scene, cameras, samples=samples, layout="room")
 
     def scan(self, *, device: str = "rgbd", points: int = 100_000, walk: int = 0) -> Sample:
         """A coloured, annotated cloud of the room.
@@ -242,6 +242,7 @@ class Rooms:
         points: of a scan, at most.
         kinds: of rooms to take, in turn; None: what the seeds say.
         ceiling: whether rooms have one.
+        endless: indices beyond ``num`` count on to ever new rooms; ``len()`` stays ``num``.
 
     Example:
         >>> rooms = Rooms(2, points=1000)
@@ -262,6 +263,7 @@ class Rooms:
         points: int = 100_000,
         kinds: Sequence[str] | None = None,
         ceiling: bool = True,
+        endless: bool = False,
     ) -> None:
         if num < 1:
             raise ValueError(f"Rooms: num is {num}; ask for one or more")
@@ -272,7 +274,7 @@ class Rooms:
             raise ValueError(f"Rooms: no kind {wrong[0]!r}; choose among {', '.join(KINDS)}")
         self.first_seed, self.device, self.points = int(first_seed), device, int(points)
         self.kinds = tuple(kinds) if kinds else None
-        self.ceiling = ceiling
+        self.ceiling, self.endless = ceiling, endless
         self.sequences: Sequence[range] = [range(i, i + 1) for i in range(num)]
         self.names: Sequence[str] = [f"room-{self.first_seed + i:06d}" for i in range(num)]
 
@@ -285,9 +287,10 @@ class Rooms:
         Raises:
             IndexError: there is no such sample.
         """
-        if not -len(self) <= index < len(self):
+        if index < 0:
+            index += len(self)
+        if index < 0 or (index >= len(self) and not self.endless):
             raise IndexError(f"Rooms: no sample {index}, there are {len(self)}")
-        index %= len(self)
         kind = None if self.kinds is None else self.kinds[index % len(self.kinds)]
         return Room(self.first_seed + index, kind=kind, ceiling=self.ceiling)
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.datasets.posed import PosedImages
+from perception.datasets.posed.collection import every_eighth
 from perception.datasets.rooms.scene import Scene
 from perception.datasets.sample import IGNORE
 from perception.geometry import Camera
 
-__all__ = ["Points", "fuse", "sweep", "thin"]
+__all__ = ["Points", "fuse", "posed", "sweep", "thin"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +32,27 @@ class Points:
     colors: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     instances: NDArray[np.int32]
+
+
+def posed(
+    scene: Scene,
+    cameras: Sequence[Camera],
+    *,
+    samples: int = 1,
+    alpha: bool = False,
+    layout: str = "",
+) -> PosedImages:
+    """What cameras see of a scene, in memory, with depth; every eighth image is for test."""
+    images = tuple(
+        scene.image(camera, samples=samples, alpha=alpha, name=f"{k:04d}")
+        for k, camera in enumerate(cameras)
+    )
+    near_far = np.zeros((len(images), 2))
+    for k, image in enumerate(images):
+        assert image.depth is not None
+        seen = image.depth[image.depth > 0]
+        near_far[k] = (seen.min(), seen.max()) if len(seen) else (0.1, 1.0)
+    return PosedImages(images, every_eighth(len(images)), near_far, layout=layout)
 
 
 def thin(

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from perception.datasets.posed import PosedImages
 from perception.datasets.rooms import (
     BOX_CLASSES,
     CLASSES,
@@ -34,12 +35,12 @@ def rooms() -> list[Room]:
     return [Room(seed) for seed in SEEDS]
 
 
-def digest(sample: Sample, images: tuple[Image, ...]) -> str:
+def digest(sample: Sample, images: PosedImages) -> str:
     h = hashlib.sha256()
     assert sample.boxes is not None
     arrays = [sample.cloud.points, *sample.cloud.attributes.values(), sample.labels]
     arrays += [sample.instances, sample.boxes.boxes, sample.boxes.labels]
-    for image in images:
+    for image in images.images:
         arrays += [image.pixels(), image.depth, image.camera.pose]
     for array in arrays:
         h.update(np.ascontiguousarray(array).tobytes())
@@ -99,7 +100,7 @@ def test_other_seeds_and_walks_are_other_rooms_and_views() -> None:
 
 def test_unprojected_depth_lies_on_the_surface(rooms: list[Room]) -> None:
     for room in rooms:
-        for image in room.views(3, width=80, height=60):
+        for image in room.views(3, width=80, height=60).images:
             points, _ = points_of(image)
             assert len(points) == 80 * 60
             assert np.abs(room.scene.sdf(points)).max() < 1e-3
@@ -109,7 +110,7 @@ def test_two_cameras_agree_where_both_see_a_point(rooms: list[Room]) -> None:
     """Depth and, since light does not depend on the observer, colour."""
     compared = 0
     for room in rooms:
-        first, *others = room.views(12, width=80, height=60, field_of_view=90.0)
+        first, *others = room.views(12, width=80, height=60, field_of_view=90.0).images
         points, at = points_of(first)
         colors = first.pixels()[at[:, 0], at[:, 1]].astype(int)
         for other in others:
@@ -152,6 +153,17 @@ def test_views_know_what_they_see(rooms: list[Room]) -> None:
         toward = camera.pose[:3, 3] - points
         assert (np.einsum("ij,ij->i", normals, toward) > -1e-3).mean() > 0.999
         assert (room.scene.sdf(points + 2e-3 * normals) > 0).mean() > 0.999
+
+
+def test_views_are_a_collection_of_posed_images() -> None:
+    views = Room(1).views(9, width=20, height=15)
+    assert isinstance(views, PosedImages)
+    assert views.splits["test"] == (0, 8)
+    assert views.near_far is not None
+    for image, (near, far) in zip(views.images, views.near_far, strict=True):
+        assert image.depth is not None
+        assert near == pytest.approx(image.depth.min())
+        assert far == pytest.approx(image.depth.max())
 
 
 def test_finer_colours_keep_the_geometry() -> None:
@@ -303,6 +315,7 @@ def test_rooms_are_a_data_set() -> None:
     assert list(rooms.sequences) == [range(0, 1), range(1, 2), range(2, 3)]
     with pytest.raises(IndexError, match="no sample 3"):
         rooms[3]
+    assert Rooms(3, 40, points=800, endless=True)[7].name == "room-000047"
 
 
 def test_what_cannot_be_is_refused() -> None:

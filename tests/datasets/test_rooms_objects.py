@@ -15,7 +15,7 @@ from perception.geometry import transform
 
 def view_digest(seed: int) -> str:
     h = hashlib.sha256()
-    for image in Object(seed).views(2, size=32):
+    for image in Object(seed).views(2, size=32).images:
         h.update(image.pixels().tobytes())
     h.update(Object(seed).scan(points=500).cloud.points.tobytes())
     return h.hexdigest()
@@ -38,7 +38,7 @@ def test_objects_are_a_metre_in_size_and_whole_in_every_picture(kind: str) -> No
         surface = one.scene.surface(4000.0)
         assert one.boxes.contains(surface.points, margin=1e-3).all()
         assert np.abs(one.scene.sdf(surface.points)).max() < 1e-5
-        for image in one.views(4, size=48):
+        for image in one.views(4, size=48).images:
             pixels, depth = image.pixels(), image.depth
             assert depth is not None
             assert np.array_equal(pixels[..., 3] == 255, depth > 0)
