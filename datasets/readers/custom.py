@@ -9,9 +9,10 @@
     root/poses.txt                 optional: KITTI's (12 numbers a line) or TUM's (8 numbers)
     root/train.txt, val.txt        optional: names of a split, one a line (or in ImageSets/)
 
-Several drives are several such folders below the root (``root/drive_a/points/...``). Point files
-may also lie directly in a drive's folder; then ``NAME.label`` and ``NAME.json`` beside them are
-their labels and boxes. docs/custom-data.md is the guide.
+Several drives are several such folders below the root (``root/drive_a/points/...``); ``velodyne``
+or ``lidar`` is as good a name as ``points``. Point files may also lie directly in a drive's folder;
+then ``NAME.label`` and ``NAME.json`` beside them are their labels and boxes. docs/custom-data.md is
+the guide.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ FILE = "dataset.yaml"
 POSES = ("poses.txt", "poses.tum", "trajectory.txt")
 LABEL_SUFFIXES = (".label", ".npy", ".txt", ".csv")
 BOX_SUFFIXES = (".json", ".txt", ".npy")
-# Folders that hold no points of their own.
+# A drive's points lie in the first of these, or loose in its folder; the others hold none.
+POINT_FOLDERS = ("points", "velodyne", "lidar")
 RESERVED = ("labels", "boxes", "images", "ImageSets", "calib", "label_2", "cache")
 TEXTS = (".txt", ".csv")
 NO_POINTS = {*POSES, "train.txt", "val.txt", "test.txt", "calib.txt", "times.txt"}
@@ -336,19 +338,28 @@ def is_points(file: Path) -> bool:
     return bool(suffix_of(file)) and file.is_file() and not file.name.startswith(".")
 
 
+def holds_points(folder: Path) -> bool:
+    """Whether there is a point file in a folder or below it."""
+    return bool(_drives(folder))
+
+
 def _drives(folder: Path, depth: int = DEPTH) -> list[Path]:
     """The folders at or below one that hold point files, or a folder ``points`` of them.
 
     Text is taken for points only where there is nothing else: it may as well be a list.
     """
     loose = _loose(folder)
-    if (folder / "points").is_dir() or any(suffix_of(f) not in TEXTS for f in loose):
+    if _point_folder(folder) is not None or any(suffix_of(f) not in TEXTS for f in loose):
         return [folder]
     found: list[Path] = []
     for entry in sorted(folder.iterdir(), key=natural) if depth else ():
         if entry.is_dir() and not entry.name.startswith(".") and entry.name not in RESERVED:
             found += _drives(entry, depth - 1)
     return found or ([folder] if loose else [])
+
+
+def _point_folder(drive: Path) -> Path | None:
+    return next((drive / name for name in POINT_FOLDERS if (drive / name).is_dir()), None)
 
 
 def _loose(folder: Path) -> list[Path]:
@@ -359,9 +370,10 @@ def _loose(folder: Path) -> list[Path]:
 
 
 def _scans(root: Path, drive: Path, number: int) -> list[_Scan]:
-    folder = drive / "points"
-    beside = not folder.is_dir()
-    files = _loose(drive) if beside else sorted(filter(is_points, folder.iterdir()), key=natural)
+    folder = _point_folder(drive)
+    beside = folder is None
+    inside = () if folder is None else filter(is_points, folder.iterdir())
+    files = _loose(drive) if beside else sorted(inside, key=natural)
     prefix = "" if drive == root else f"{drive.relative_to(root).as_posix()}/"
     scans: list[_Scan] = []
     taken: dict[str, str] = {}

@@ -94,20 +94,20 @@ def _data_set(layout: Layout, root: Path, target: Path) -> Iterator[Finding]:
     reader = f"perception.datasets.readers.{layout.reader}"
     yield Finding("ok", "data set", f"{layout.name} ({reader})")
     heard, opened = _Heard(), []
-    failures: list[tuple[str, str]] = []
+    failures: dict[str, list[str]] = {}  # the splits that fail with a message
     for split in layout.splits:
         try:
             with heard.listening():
                 scans = layout.open(root, split)
         except ERRORS as error:
-            failures.append((split, " ".join(str(error).split())))
+            failures.setdefault(" ".join(str(error).split()), []).append(split)
             continue
         opened.append(scans)
         drives = sum(len(part) > 1 for part in scans.sequences)
         count = f"{len(scans):,} scans" + (f" in {drives} drives" if drives else "")
         yield Finding("ok", f"split {split}", count)
-    for split, text in failures:
-        yield Finding("note" if opened else "bad", f"split {split}", text)
+    for text, splits in failures.items():
+        yield Finding("note" if opened else "bad", f"split {', '.join(splits)}", text)
     yield from heard.findings()
     if opened:
         yield from _scans(opened[0], root, target)
@@ -123,7 +123,7 @@ def _own(root: Path, target: Path) -> Iterator[Finding]:
     """Data in no public layout."""
     import yaml  # type: ignore[import-untyped]
 
-    from perception.datasets.readers.custom import Custom, suggest
+    from perception.datasets.readers.custom import Custom, is_points, suggest
 
     try:
         scans = Custom(root)
@@ -136,6 +136,8 @@ def _own(root: Path, target: Path) -> Iterator[Finding]:
     except FormatError as error:
         if "does not name" not in str(error):
             yield Finding("bad", "custom", str(error))
+            if is_points(Path(error.path)):
+                yield from _file(Path(error.path), target)
             return
         said = suggest(root)
         yield Finding("note", "names", f"{error.path} is missing or incomplete; a first one:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,21 @@ class Layout:
         """The samples of one split; the errors are those of the reader."""
         from perception.datasets import readers
 
-        return getattr(readers, self.reader)(root, split)
+        reader = getattr(readers, self.reader)
+        tables = None if self.reader != "NuScenes" else _foreign_tables(root)
+        if tables is None:
+            return reader(root, split)
+        names = [entry["name"] for entry in json.loads((tables / "category.json").read_text())]
+        version = str(tables.relative_to(root))
+        return reader(root, split, version=version, categories={n: n for n in names})
+
+
+def _foreign_tables(root: Path) -> Path | None:
+    """nuScenes' tables of another data set, Lyft's: of another version, perhaps a folder deeper."""
+    if _any(root, "v1.0-*/sample_data.json"):
+        return None
+    found = [*root.glob("v1.*/sample_data.json"), *root.glob("v1.*/v1.*/sample_data.json")]
+    return found[0].parent if found else None
 
 
 def _any(root: Path, *patterns: str) -> bool:
@@ -46,7 +61,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "nuScenes",
         "NuScenes",
-        ("train", "val", "test"),
+        ("train", "val", "test", "all"),
         lambda root: _any(root, "v1.*/sample_data.json", "v1.*/v1.*/sample_data.json"),
     ),
     Layout(
@@ -108,7 +123,7 @@ def layout_at(root: Path) -> Layout | None:
 def layouts_below(root: Path) -> list[tuple[Path, str]]:
     """Folders directly below one that are data sets, posed images or hold point files, and as what."""
     from perception.datasets.posed.guess import layout_of
-    from perception.datasets.readers.custom import is_points
+    from perception.datasets.readers.custom import holds_points
 
     found = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
@@ -117,6 +132,6 @@ def layouts_below(root: Path) -> list[tuple[Path, str]]:
             found.append((folder, layout.name))
         elif layout_of(folder):
             found.append((folder, "posed images"))
-        elif any(is_points(file) for file in folder.iterdir()) or (folder / "points").is_dir():
+        elif holds_points(folder):
             found.append((folder, "point files"))
     return found
