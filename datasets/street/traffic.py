@@ -39,7 +39,7 @@ ACCELERATION: Final = 1.8
 BRAKING: Final = 2.5
 HEADWAY: Final = 1.2
 GAP: Final = 2.0
-TURNING: Final = 4.5  # speed in a bend, m/s
+TURNING: Final = 5.0  # highest speed in a bend, m/s
 ALL_RED: Final = 4.0
 
 # ("main", side, lane) or ("cross", x of the junction, direction)
@@ -59,6 +59,11 @@ class Route:
     next_lane: Lane | None = None
     next_offset: float = 0.0
 
+    @property
+    def bend_speed(self) -> float:
+        """What passengers put up with in the bend, m/s."""
+        return min(math.sqrt((self.s2 - self.s1) * 1.0), TURNING)
+
 
 @dataclass(slots=True)
 class Vehicle:
@@ -73,7 +78,6 @@ class Vehicle:
     wish: float  # m/s
     s: float
     v: float
-    gone: bool = False
     committed: float | None = None  # the junction that it has begun to pass from a stop line
 
     @property
@@ -175,8 +179,9 @@ class Traffic:
         velocities: list[tuple[float, float]] = []
         tracks: list[int] = []
         for vehicle, a in self._history[k][1:]:
-            # One that leaves within the step, far off, goes on as if it stayed.
-            b = later.get(vehicle.track, a)
+            b = later.get(vehicle.track)
+            if b is None:
+                continue  # it leaves, far off
             s = a + f * (b - a)
             place = self._place(vehicle, s)
             ahead = self._place(vehicle, s + (b - a))
@@ -467,9 +472,9 @@ class Traffic:
             if vehicle.wish <= 0.0:
                 moves.append((vehicle, 0.0))
                 continue
-            if vehicle.s < vehicle.route.s2:
+            if vehicle.route.next_lane is not None and vehicle.s < vehicle.route.s2:
                 slow = max(vehicle.route.s1 - vehicle.s, 0.0)
-                limit = math.sqrt(TURNING * TURNING + 3.0 * slow)
+                limit = math.sqrt(vehicle.route.bend_speed**2 + 3.0 * slow)
             else:
                 limit = vehicle.wish
             stop = self._stop(vehicle, near, zones, lanes)
