@@ -5,7 +5,7 @@ Each check returns lines that say what is suspicious and what to try; none where
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,8 @@ def axes(cloud: PointCloud) -> list[str]:
         )
     elif _upside_down(points[:, 2]):
         found.append(
-            "most points lie in one layer at the top and none below them: does z point down? z is up here"
+            "the densest layer has much below it and little above, as if the ground were the sky: does z "
+            "point down? z is up here"
         )
     if cloud.frame == "lidar" and float(np.median(np.abs(points[:, :2]))) > 500:
         found.append(
@@ -50,16 +51,17 @@ def axes(cloud: PointCloud) -> list[str]:
 
 
 def _upside_down(z: NDArray[np.floating]) -> bool:
-    """A ground that is above everything: the densest layer of 25 cm is at the top, alone."""
+    """A ground with much below and little above it, and no floor at the bottom that would make it
+    a ceiling."""
     low, high = np.percentile(z, [0.5, 99.5])
     if high - low < 2:
         return False
-    counts, _ = np.histogram(z, bins=max(int((high - low) / 0.25), 8), range=(low, high))
-    third = len(counts) // 3
-    top, bottom = counts[-third:].max(), counts[:third].max()
-    return bool(
-        counts.argmax() >= len(counts) - third and top > 0.2 * len(z) and bottom < 0.1 * top
-    )
+    counts, edges = np.histogram(z, bins=max(int((high - low) / 0.3), 8), range=(low, high))
+    peak = int(counts.argmax())
+    above = float((z > edges[peak + 1] + 0.3).mean())
+    below = float((z < edges[peak] - 0.3).mean())
+    floor = counts[: max(len(counts) // 5, 1)].max()
+    return bool(below > 0.1 and above < below / 5 and floor < 0.3 * counts[peak])
 
 
 def labels(samples: Sequence[Sample], classes: Sequence[str]) -> list[str]:
@@ -92,14 +94,8 @@ def boxes(samples: Sequence[Sample]) -> list[str]:
     """
     found = []
     total = empty = 0
-    gains = {
-        "length and width exchanged (or yaw turned by 90 degrees)": 0,
-        "yaw of the other sign (clockwise instead of counter-clockwise)": 0,
-        "z moved up by half the height (the file gives the bottom, not the centre)": 0,
-        "z moved down by half the height (the file gives the top, not the centre)": 0,
-        "yaw in degrees taken for radians": 0,
-    }
-    given = 0
+    given = dict.fromkeys(READINGS, 0)
+    read = dict.fromkeys(READINGS, 0)
     steep = False
     for sample in samples:
         if sample.boxes is None or not len(sample.boxes):
@@ -109,23 +105,17 @@ def boxes(samples: Sequence[Sample]) -> list[str]:
         empty += int((_inside(rows, sample.cloud.points) == 0).sum())
         steep |= bool(np.abs(rows[:, 6]).max() > 2 * np.pi + 0.01)
         points = _above_ground(sample.cloud.points, rows)
-        half = rows[:, 5] / 2
-        readings = [
-            np.column_stack([rows[:, :3], rows[:, 4], rows[:, 3], rows[:, 5:]]),
-            np.column_stack([rows[:, :6], -rows[:, 6]]),
-            np.column_stack([rows[:, :2], rows[:, 2] + half, rows[:, 3:]]),
-            np.column_stack([rows[:, :2], rows[:, 2] - half, rows[:, 3:]]),
-            np.column_stack([rows[:, :6], np.radians(rows[:, 6])]),
-        ]
-        given += int(_inside(rows, points).sum())
-        for name, reading in zip(gains, readings, strict=True):
-            gains[name] += int(_inside(reading, points).sum())
+        now = _inside(rows, points)
+        for name, (differs, reading) in READINGS.items():
+            told = differs(rows)  # the boxes that this reading changes
+            given[name] += int(now[told].sum())
+            read[name] += int(_inside(reading(rows[told]), points).sum())
     if not total:
         return []
-    best = max(gains, key=lambda name: gains[name])
-    if gains[best] > 1.25 * given + 20:
+    best = max(READINGS, key=lambda name: read[name] - given[name])
+    if read[best] > 1.25 * given[best] + 20:
         found.append(
-            f"boxes hold {given:,} points above the ground, but {gains[best]:,} with {best}: "
+            f"boxes hold {given[best]:,} points above the ground, but {read[best]:,} with {best}: "
             "check the convention of the boxes"
         )
     if steep:
@@ -137,6 +127,41 @@ def boxes(samples: Sequence[Sample]) -> list[str]:
     elif empty > total / 2:
         found.append(f"{empty} of {total} boxes hold no point")
     return found
+
+
+def _with(rows: Points, column: int, values: NDArray[np.floating]) -> Points:
+    changed = rows.copy()
+    changed[:, column] = values
+    return changed
+
+
+def _any(rows: Points) -> NDArray[np.bool_]:
+    return np.ones(len(rows), bool)
+
+
+# Which boxes a reading changes, and how it reads them.
+READINGS: dict[str, tuple[Callable[[Points], NDArray[np.bool_]], Callable[[Points], Points]]] = {
+    "length and width exchanged (or yaw turned by 90 degrees)": (
+        lambda rows: np.maximum(rows[:, 3], rows[:, 4]) > 1.3 * np.minimum(rows[:, 3], rows[:, 4]),
+        lambda rows: rows[:, [0, 1, 2, 4, 3, 5, 6]],
+    ),
+    "yaw of the other sign (clockwise instead of counter-clockwise)": (
+        lambda rows: np.abs(np.sin(2 * rows[:, 6])) > 0.3,
+        lambda rows: _with(rows, 6, -rows[:, 6]),
+    ),
+    "z moved up by half the height (the file gives the bottom, not the centre)": (
+        _any,
+        lambda rows: _with(rows, 2, rows[:, 2] + rows[:, 5] / 2),
+    ),
+    "z moved down by half the height (the file gives the top, not the centre)": (
+        _any,
+        lambda rows: _with(rows, 2, rows[:, 2] - rows[:, 5] / 2),
+    ),
+    "yaw in degrees taken for radians": (
+        lambda rows: np.abs(rows[:, 6]) > np.pi,
+        lambda rows: _with(rows, 6, np.radians(rows[:, 6])),
+    ),
+}
 
 
 def _inside(rows: NDArray[np.floating], points: Points) -> NDArray[np.int64]:
