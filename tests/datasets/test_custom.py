@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from perception.datasets.readers.custom import Custom, read_trajectory, suggest
+from perception.datasets.readers.custom import (
+    DESCRIPTION_KEYS,
+    Custom,
+    read_trajectory,
+    suggest,
+)
 from perception.datasets.sample import Scans
 from perception.geometry import Boxes3D
 from perception.io import FormatError, PointCloud, write, write_labels
@@ -279,3 +286,18 @@ def test_a_first_description_reads_everything(root: Path) -> None:
         assert data[i].labels is not None
     write_labels(root / "a" / "labels" / "scan_3.label", np.full(50, 7))
     assert suggest(root)["classes"]["class 7"] == 7
+
+
+def test_the_description_in_the_guide_is_a_description(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "custom-data.md"
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.S | re.M)
+    (tmp_path / "dataset.yaml").write_text(example)
+    for name in ("monday", "tuesday"):
+        for number in range(2):
+            write_points(tmp_path / name / "points" / f"{number:06d}.bin")
+    data = Custom(tmp_path, "val")
+    assert data.names == ("tuesday/000000", "tuesday/000001")
+    assert data.classes == ("road", "car")
+    assert data.box_classes == ("Car", "Pedestrian")
+    assert len(data[0].cloud) == 50
+    assert set(DESCRIPTION_KEYS) == set(yaml.safe_load(example))
