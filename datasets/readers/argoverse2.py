@@ -83,6 +83,7 @@ _QUATERNION = ("qw", "qx", "qy", "qz")
 _TRANSLATION = ("tx_m", "ty_m", "tz_m")
 _SIZE = ("length_m", "width_m", "height_m")
 _FLOW = ("flow_tx_m", "flow_ty_m", "flow_tz_m")
+_LENSES, _MOUNTS = "intrinsics", "egovehicle_SE3_sensor"
 _NEAREST = 50_000_000  # nanoseconds: cameras take 20 images a second
 
 
@@ -327,12 +328,11 @@ class Argoverse2:
             if stamp < 0:
                 continue
             calibration = folder / "calibration"
-            sensor = _calibration(calibration, _changed(calibration / "intrinsics.feather")).get(
-                name
-            )
+            files = (calibration / f"{table}.feather" for table in (_LENSES, _MOUNTS))
+            sensor = _calibration(calibration, _changed(*files)).get(name)
             if sensor is None:
                 raise FormatError(
-                    calibration / "intrinsics.feather",
+                    calibration / f"{_LENSES}.feather",
                     f"has no camera {name}",
                     "leave it out of cameras=",
                 )
@@ -383,17 +383,14 @@ class _Log(NamedTuple):
     track: NDArray[np.int64]
 
 
-def _changed(file: Path) -> int:
-    """What tells a kept table from a rewritten file; -1 where there is none."""
-    try:
-        return file.stat().st_mtime_ns
-    except OSError:
-        return -1
+def _changed(*files: Path) -> tuple[int, ...]:
+    """What tells kept tables from rewritten files; -1 where there is none."""
+    return tuple(file.stat().st_mtime_ns if file.is_file() else -1 for file in files)
 
 
 # A loader that walks along a log asks for the same tables again and again.
 @lru_cache(maxsize=8)
-def _annotations(file: Path, changed: int) -> _Log:
+def _annotations(file: Path, changed: tuple[int, ...]) -> _Log:
     geometry = (*_TRANSLATION, *_SIZE, *_QUATERNION)
     numbers = ("timestamp_ns", "num_interior_pts", *geometry)
     columns = read_columns(file, numbers)
@@ -437,15 +434,15 @@ def _numbered(file: Path, table: Any, name: str) -> tuple[NDArray[np.int64], tup
 
 
 @lru_cache(maxsize=64)
-def _calibration(folder: Path, changed: int) -> dict[str, Camera]:
+def _calibration(folder: Path, changed: tuple[int, ...]) -> dict[str, Camera]:
     """Cameras of a log by name, their poses vehicle_from_camera."""
-    mounts = _named(folder / "egovehicle_SE3_sensor.feather", (*_TRANSLATION, *_QUATERNION))
+    mounts = _named(folder / f"{_MOUNTS}.feather", (*_TRANSLATION, *_QUATERNION))
     lenses = ("fx_px", "fy_px", "cx_px", "cy_px", "width_px", "height_px")
     cameras = {}
-    for name, row in _named(folder / "intrinsics.feather", lenses).items():
+    for name, row in _named(folder / f"{_LENSES}.feather", lenses).items():
         if name not in mounts:
             raise FormatError(
-                folder / "egovehicle_SE3_sensor.feather",
+                folder / f"{_MOUNTS}.feather",
                 f"has no sensor {name}",
                 "copy the calibration again",
             )

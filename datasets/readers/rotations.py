@@ -1,8 +1,7 @@
 """Quaternions, and the headings of upright boxes in frames that are tilted to each other.
 
 A box is upright in the frame of its data set and upright in the LiDAR's, although these differ by
-a degree or two. Its heading is taken over as the direction of its long side seen from above, and
-:func:`yaw_back` undoes :func:`yaw_there` exactly.
+a degree or two. Its heading is taken over as the direction of its length seen from above.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["matrices", "pose_matrices", "quaternions", "wrap", "yaw_back", "yaw_there"]
+__all__ = ["matrices", "pose_matrices", "quaternions", "wrap", "yaw_back"]
 
 Floats = NDArray[np.float64]
 
@@ -56,15 +55,13 @@ def wrap(angle: ArrayLike) -> Floats:
     return (np.asarray(angle, np.float64) + np.pi) % (2 * np.pi) - np.pi
 
 
-def yaw_there(rotation: Floats, yaw: ArrayLike) -> Floats:
-    """Headings ``[M]`` in frame b of headings in frame a; `rotation` is b_from_a, ``[3, 3]``."""
-    angle = np.asarray(yaw, np.float64)
-    ahead = rotation[:2, :1] * np.cos(angle) + rotation[:2, 1:2] * np.sin(angle)
-    return np.arctan2(ahead[1], ahead[0])
-
-
 def yaw_back(rotation: Floats, yaw: ArrayLike) -> Floats:
-    """Headings ``[M]`` in frame a such that ``yaw_there(rotation, result) == yaw``."""
+    """Headings ``[M]`` in frame a of boxes upright there that have these headings in frame b.
+
+    Args:
+        rotation: ``[3, 3]`` b_from_a.
+        yaw: ``[M]`` directions of lengths seen from above in b.
+    """
     angle = np.asarray(yaw, np.float64)
     cos, sin = np.cos(angle), np.sin(angle)
     # The direction in b that looks like this from above and is level in a.
