@@ -146,8 +146,9 @@ def _from_json(file: Path) -> NamedBoxes:
 def _from_text(file: Path) -> NamedBoxes:
     lines = [line.split() for line in file.read_text().splitlines()]
     lines = [words for words in lines if words and not words[0].startswith("#")]
-    # KITTI's lines have 15 or 16 words. An empty file is a scan without objects, in either format.
-    return _from_kitti(file) if lines and len(lines[0]) >= 15 else _from_rows(file, lines)
+    # KITTI's lines have 15 or 16 words, first the type. An empty file is a scan without objects.
+    kitti = bool(lines) and len(lines[0]) >= 15 and not _is_number(lines[0][0])
+    return _from_kitti(file) if kitti else _from_rows(file, lines)
 
 
 def _is_number(word: str) -> bool:

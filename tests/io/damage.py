@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,23 @@ def custom(folder: Path, part: str) -> Case:
     return folder / part, lambda: Custom(folder)[0]
 
 
+def kitti(folder: Path, part: str) -> Case:
+    from perception.datasets.readers.kitti_object import KittiObject
+
+    root = folder / "training"
+    for name in ("velodyne", "label_2", "calib"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    rows = np.column_stack([POINTS, np.full(COUNT, 0.5, np.float32)])
+    (root / "velodyne" / "000000.bin").write_bytes(rows.tobytes())
+    line = "Car 0.00 0 1.5 1 2 3 4 1.5 1.6 3.9 1.8 1.5 9.1 0.3\n"
+    (root / "label_2" / "000000.txt").write_text(line * 3)
+    flat = "7e2 0 6e2 0 0 7e2 2e2 0 0 0 1 0"
+    (root / "calib" / "000000.txt").write_text(
+        f"P2: {flat}\nR0_rect: 1 0 0 0 1 0 0 0 1\nTr_velo_to_cam: 0 -1 0 0 0 0 -1 0 1 0 0 0\n"
+    )
+    return next((root / part).iterdir()), lambda: KittiObject(folder)[0]
+
+
 def kinds() -> dict[str, Callable[[Path], Case]]:
     """What is damaged: a name, and how a folder becomes a file and its reader."""
     found: dict[str, Callable[[Path], Case]] = {
@@ -256,6 +274,8 @@ def kinds() -> dict[str, Callable[[Path], Case]]:
         "s3dis": s3dis,
     }
     scans = (".bin", ".pcd.bin", ".pcd", ".ply", ".las", ".laz", ".npy", ".npz", ".csv")
+    if find_spec("pyarrow") is not None:  # of the extra that reads Argoverse
+        scans = (*scans, ".feather")
     found |= {suffix: partial(written, suffix=suffix) for suffix in scans}
     for suffix in (".label", ".npy", ".txt"):
         found[f"labels{suffix}"] = partial(label_file, suffix=suffix)
@@ -271,6 +291,8 @@ def kinds() -> dict[str, Callable[[Path], Case]]:
         found[f"scannet{part}"] = partial(scannet, part=part)
     for part in ("points", "semantic_mask", "instance_mask"):
         found[f"prepared {part}"] = partial(prepared, part=part)
+    for part in ("velodyne", "label_2", "calib"):
+        found[f"kitti {part}"] = partial(kitti, part=part)
     for part in ("dataset.yaml", "poses.txt"):
         found[f"custom {part}"] = partial(custom, part=part)
     return found
@@ -309,8 +331,9 @@ def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
 
 def attack(kind: str, folder: Path, rounds: int) -> int:
     """How many of the mutations were refused."""
-    folder.mkdir()
-    file, load = KINDS[kind](folder)
+    inner = folder / "data"  # a reader may look in the folder above
+    inner.mkdir(parents=True)
+    file, load = KINDS[kind](inner)
     whole = file.read_bytes()
     load()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
