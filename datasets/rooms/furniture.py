@@ -20,6 +20,7 @@ __all__ = [
     "dining_table",
     "drawers",
     "fridge",
+    "hanging_cabinet",
     "nightstand",
     "office_chair",
     "sideboard",
@@ -450,6 +451,17 @@ def counter(r: Random, look: Look, length: float, front: int, top: int) -> Item:
     _fronts(
         item, look, 0.5 * deep - 0.02, 0.0, length - 0.01, 0.13, high - 0.06,
         rows=1, columns=columns, front=front,
+    )  # fmt: skip
+    return item
+
+
+def hanging_cabinet(r: Random, look: Look, length: float, front: int) -> Item:
+    """Kitchen cabinets to hang above a counter, their underside at z = 0."""
+    item = Item("cabinet", r)
+    item.box(front, (0.3, length, 0.62), (0, 0, 0.31))
+    _fronts(
+        item, look, 0.15, 0.0, length, 0.01, 0.61,
+        rows=1, columns=max(1, round(length / 0.5)), front=front,
     )  # fmt: skip
     return item
 

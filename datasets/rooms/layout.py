@@ -111,13 +111,12 @@ class Work:
                     item = de.radiator(r, look, 0.8 * wide)
                     placer.put(item, wall.at(middle, 0.03), wall.yaw, coarse=True)
                 if drapes:
-                    for s in (o.start - 0.14, o.end + 0.14):
+                    for s in (o.start - 0.21, o.end + 0.21):
                         item = de.curtain(
                             r, look, cloth, min(o.high + 0.1, plan.height - 0.05), 0.3
                         )
-                        at = wall.at(s, 0.1)
                         if 0.2 < s < wall.length - 0.2:
-                            placer.put(item, at, wall.yaw, coarse=True)
+                            placer.put(item, wall.at(s, 0.02), wall.yaw, coarse=True)
 
     def rug(self, x: float, y: float, yaw: float, size: tuple[float, float]) -> None:
         """A rug; it is floor to whoever labels it, and things stand in its pile."""
@@ -189,9 +188,9 @@ class Work:
         if on is None:
             return
         items = []
-        for _ in range(r.randrange(0, most + 1)):
+        for _ in range(r.randrange(1, most + 2)):
             kind = r.random()
-            if kind < 0.12:
+            if kind < 0.15:
                 items.append(de.pot_plant(r, self.look))
             elif kind < 0.2 and on.item.label == "cabinet":
                 items.append(de.table_lamp(r, self.look))
@@ -269,25 +268,45 @@ class Work:
 
     def finish(self, *, people: bool) -> None:
         """Lamps, plants, pictures, bins and people wherever there is room."""
-        r, look, placer = self.r, self.look, self.placer
+        r, look = self.r, self.look
         if r.random() < 0.6:
             self.in_corner(de.floor_lamp(r, look))
         for _ in range(r.choice((0, 1, 1, 2, 3))):
             self.in_corner(de.plant(r, look, r.uniform(0.5, 1.5)))
-        self.pictures(r.randrange(1, 5))
+        self.pictures(r.randrange(2, 6))
         if r.random() < 0.5:
             self.in_corner(de.basket(r, look))
-        for _ in range(r.choice((0, 0, 1, 2))):
+        for _ in range(r.choice((0, 1, 2, 3))):
             self._anywhere(r.choice((de.carton, de.toy))(r, look))
-        # Never an empty hall.
-        for _ in range(8):
-            if sum(not p.built_in for p in placer.placed) >= 9:
-                break
-            self.cabinet()
-            self.in_corner(fu.stool(r, look))
+        self._fill()
         if people:
             for _ in range(r.choice((1, 1, 2))):
                 self._somebody()
+
+    def _fill(self) -> None:
+        """Never an empty hall: more furniture until there is a piece on every 3 m²."""
+        r, look, plan = self.r, self.look, self.plan
+        large = ("table", "cabinet", "bookshelf", "bed", "sofa")
+        for _ in range(12):
+            have = sum(p.item.label in large for p in self.placer.placed)
+            if have > plan.length * plan.width / 3.0:
+                return
+            kind = r.random()
+            if kind < 0.25:
+                self.shelves(1)
+            elif kind < 0.5:
+                self.cabinet()
+            elif kind < 0.7:
+                self._anywhere(fu.armchair(r, look, self.sofa_style), gap=0.25)
+            else:
+                x, y = r.uniform(-0.35, 0.35) * plan.length, r.uniform(-0.35, 0.35) * plan.width
+                at = (x, y, 0.0)
+                if kind < 0.85:
+                    if self.placer.put(fu.coffee_table(r, look), at, r.uniform(0, 3), gap=0.3):
+                        self.litter(self.placer.placed[-1], 3)
+                elif self.dining_set(at, r.choice((0.0, 0.5 * math.pi)), r.choice((2, 4))):
+                    self.litter(self._table(), 3)
+        self.in_corner(fu.stool(r, look))
 
     def _anywhere(self, item: Item, gap: float = 0.05) -> bool:
         r, plan = self.r, self.plan
@@ -406,7 +425,7 @@ class Work:
                 if placer.put(item, at, yaw):
                     self._at_desk(placer.placed[-1])
                 item = fu.desk(r, look, r.uniform(1.4, 1.6), 0.75)
-        for _ in range(r.choice((1, 2, 3))):
+        for _ in range(r.choice((2, 3, 4))):
             self.desk_set()
         self.shelves(r.choice((1, 2, 3)))
         self.cabinet(low=False)
@@ -423,7 +442,13 @@ class Work:
             run = fu.counter(r, look, r.uniform(1.6, 2.9), front, top)
             kitchen = placer.against(run, front=0.8, tries=24)
             if kitchen is not None:
-                self.litter(kitchen, 5)
+                self.litter(kitchen, 6)
+                low, high = run.extent()
+                wide = 0.9 * (high[1] - low[1])
+                c, s = math.cos(kitchen.yaw), math.sin(kitchen.yaw)
+                hung = fu.hanging_cabinet(r, look, wide, front)
+                at = (kitchen.at[0] - 0.14 * c, kitchen.at[1] - 0.14 * s, 1.42)
+                placer.put(hung, at, kitchen.yaw, coarse=True)
                 break
         placer.against(fu.fridge(r, look), front=0.6, tries=20)
         for _ in range(12):

@@ -199,7 +199,7 @@ class Object:
             np.array([0.42, 0.43, 0.45]),
             np.array([self.label], np.uint8),
             np.array([1], np.int32),
-            np.stack([-half, half]),
+            np.stack([-half, half])[None],
         )
 
     def cameras(

@@ -212,7 +212,7 @@ class Placer:
                     support.at[2] + z + 0.0005,
                 )
                 yaw = support.yaw + self.r.gauss(0.0, 0.4)
-                if self.put(item, at, yaw, gap=0.005, coarse=True, zones=False):
+                if self.put(item, at, yaw, gap=2e-4, coarse=True, zones=False):
                     done += 1
                     break
         return done

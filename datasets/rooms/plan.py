@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass, field
 from random import Random
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perception.datasets.rooms.look import Look
 from perception.datasets.rooms.shapes import Item, Vector
 
@@ -17,13 +20,18 @@ RECESS = 0.1  # of windows, m
 
 @dataclass(slots=True)
 class Opening:
-    """A hole in a wall: from ``start`` to ``end`` along it, from ``low`` to ``high``."""
+    """A hole in a wall: from ``start`` to ``end`` along it, from ``low`` to ``high``.
+
+    Behind a door that is not shut lies a hall: ``hall`` is how deep it is, and how far it goes to
+    the sides along the wall.
+    """
 
     kind: str  # "door" or "window"
     start: float
     end: float
     low: float
     high: float
+    hall: tuple[float, float, float] | None = None
 
 
 @dataclass(slots=True)
@@ -101,7 +109,9 @@ class Plan:
         walls = [w for w in self.walls if w.length > 2.2]
         for _ in range(1 if r.random() < 0.75 else 2):
             wide = r.uniform(0.82, 0.95)
-            self._open(r, r.choice(walls), "door", wide, 0.0, r.uniform(2.0, 2.1))
+            wall = r.choice(walls)
+            if self._open(r, wall, "door", wide, 0.0, r.uniform(2.0, 2.1)):
+                self._hallway(r, wall, next(o for o in wall.openings if o.hall is None))
         low, high = r.uniform(0.75, 0.95), min(self.height - 0.2, r.uniform(2.1, 2.3))
         for wall in r.sample(walls, min(len(walls), r.choice((1, 1, 2, 2)))):
             for _ in range(r.choice((1, 1, 2)) if wall.length > 3.5 else 1):
@@ -122,6 +132,31 @@ class Plan:
                 wall.openings.sort(key=lambda o: o.start)
                 return True
         return False
+
+    def _hallway(self, r: Random, wall: Wall, door: Opening) -> None:
+        if r.random() < 0.45 and all(wall.corners):
+            left = max(door.start - r.uniform(0.1, 1.5), 0.0)
+            right = min(door.end + r.uniform(0.1, 1.5), wall.length)
+            door.hall = (r.uniform(0.9, 1.7), left, right)
+
+    def spaces(self) -> NDArray[np.float64]:
+        """``[B, 2, 3]``: low and high corners of the room and of halls, a little into their walls."""
+        a, b = 0.5 * self.length, 0.5 * self.width
+        boxes = [[[-a, -b, 0.0], [a, b, self.height]]]
+        for wall, hall in self._halls():
+            deep, left, right = hall
+            ends = [wall.at(left, -THICK), wall.at(right, -THICK - deep)]
+            low = [min(ends[0][k], ends[1][k]) for k in (0, 1)]
+            high = [max(ends[0][k], ends[1][k]) for k in (0, 1)]
+            boxes.append([[*low, 0.0], [*high, self.height]])
+        spaces = np.array(boxes)
+        spaces[:, 0] -= 0.12
+        spaces[:, 1] += 0.12
+        spaces[:, 0, 2], spaces[:, 1, 2] = -0.05, self.height + 0.04
+        return spaces
+
+    def _halls(self) -> list[tuple[Wall, tuple[float, float, float]]]:
+        return [(w, o.hall) for w in self.walls for o in w.openings if o.hall is not None]
 
     def inside(self, x: float, y: float, margin: float = 0.0) -> bool:
         """Whether a point of the floor is in the room and ``margin`` from its walls."""
@@ -152,10 +187,25 @@ class Plan:
         size = (self.length + 2 * THICK, self.width + 2 * THICK, 0.1)
         floor.box(look.floor(), size, (0, 0, -0.05))
         items = [wall, floor]
+        around = [(plain, look.floor()) for _ in self._halls()]
         # Drawn either way, so that the room is the same without it.
         top = Item("ceiling", r)
         white = look.palette.add((0.95, 0.95, 0.94), noise=0.02, world=True)
         top.box(white, size, (0, 0, self.height + 0.05))
+        for (piece, (deep, left, right)), (paint, ground) in zip(
+            self._halls(), around, strict=True
+        ):
+            turn = (piece.yaw, 0.0, 0.0)
+            wide, middle = right - left, 0.5 * (left + right)
+            off = -THICK - 0.5 * deep
+            z = 0.5 * self.height
+            far = piece.at(middle, -1.5 * THICK - deep, z)
+            wall.box(paint, (THICK, wide + 2 * THICK, self.height), far, turn=turn)
+            for s in (left - 0.5 * THICK, right + 0.5 * THICK):
+                wall.box(paint, (deep, THICK, self.height), piece.at(s, off, z), turn=turn)
+            size = (deep + 2 * THICK, wide + 2 * THICK, 0.1)
+            floor.box(ground, size, piece.at(middle, off - THICK, -0.05), turn=turn)
+            top.box(white, size, piece.at(middle, off - THICK, self.height + 0.05), turn=turn)
         return [*items, top] if ceiling else items
 
     def _wall(self, item: Item, wall: Wall, material: int, skirt: int | None) -> None:
@@ -189,7 +239,7 @@ class Plan:
                 item.box(skirt, (0.012, s1 - s0, 0.07), at, turn=(wall.yaw, 0.0, 0.0))
 
     def doors(self, r: Random, look: Look) -> list[Item]:
-        """Closed doors in their frames, in the frame of the room."""
+        """Doors in their frames, in the frame of the room; before a hall open or without a leaf."""
         items = []
         leaf, frame = look.paint(), r.choice((look.white, look.wood(0), look.wood(1)))
         if r.random() < 0.5:
@@ -202,16 +252,29 @@ class Plan:
                 for s in (-1.0, 1.0):
                     item.box(frame, (0.12, 0.06, o.high), (-0.045, s * (0.5 * wide), 0.5 * o.high))
                 item.box(frame, (0.12, wide + 0.06, 0.06), (-0.045, 0, o.high))
-                item.box(leaf, (0.04, wide - 0.05, o.high - 0.03), (-0.06, 0, 0.5 * o.high - 0.01))
+                # The leaf in a frame of its own: hinged at y = 0, shut along +y.
+                door = Item("door", r)
+                across, tall = wide - 0.06, o.high - 0.04
+                door.box(leaf, (0.04, across, tall), (0, 0.5 * across, 0.5 * tall + 0.005))
                 for k in range(panels):
-                    tall = (o.high - 0.3) / panels
-                    z = 0.15 + (k + 0.5) * tall
-                    item.box(leaf, (0.008, 0.7 * wide, tall - 0.12), (-0.037, 0, z), edge=0.003)
+                    each = (tall - 0.26) / panels
+                    at = (0.0, 0.5 * across, 0.13 + (k + 0.5) * each)
+                    door.box(leaf, (0.048, 0.72 * across, each - 0.12), at, edge=0.003)
+                y = across - 0.07
+                for s in (-1.0, 1.0):
+                    door.rod(look.chrome, (0, y, 1.05), (s * 0.06, y, 1.05), 0.01)
+                    grip = (s * 0.06, y - 0.11, 1.05)
+                    door.rod(look.chrome, (s * 0.06, y, 1.05), grip, 0.01, round_=True)
                 side = r.choice((-1.0, 1.0))
-                y = side * (0.5 * wide - 0.1)
-                item.rod(look.chrome, (-0.05, y, 1.05), (0.01, y, 1.05), 0.01)
-                grip = (0.01, y - side * 0.11, 1.05)
-                item.rod(look.chrome, (0.01, y, 1.05), grip, 0.01, round_=True)
+                swing = 0.0
+                if o.hall is not None:
+                    swing = r.uniform(1.2, 1.75)
+                if o.hall is None or r.random() < 0.75:
+                    hinge = (-0.06 if swing == 0.0 else 0.03, -side * (0.5 * wide - 0.03), 0.0)
+                    if side > 0.0:
+                        item.add(door, hinge, -swing)
+                    else:
+                        item.add(door, hinge, math.pi + swing)
                 moved = Item("door", r)
                 moved.add(item, wall.at(middle, 0.0), wall.yaw)
                 items.append(moved)

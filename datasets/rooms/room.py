@@ -332,7 +332,6 @@ def _light(made: Furnished, r: Random) -> Scene:
             at = (x - s * k * wide, y + c * k * wide, z)
             lamps.append([*at, c, s, 0.0, *(0.55 * day * wide * tall * sky), 0.4])
     ambient = (0.3 + 0.12 * day) * (0.5 * warm + 0.5 * sky)
-    a, b = 0.5 * plan.length + 0.13, 0.5 * plan.width + 0.13
     return Scene(
         rows,
         cuts,
@@ -341,5 +340,5 @@ def _light(made: Furnished, r: Random) -> Scene:
         ambient,
         labels,
         instances,
-        np.array([[-a, -b, -0.05], [a, b, plan.height + 0.04]]),
+        plan.spaces(),
     )

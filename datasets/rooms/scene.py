@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from perception.datasets.rooms import distance as ds
 from perception.datasets.rooms import texture as tx
 from perception.datasets.rooms.crossings import crossings
+from perception.datasets.rooms.mesh import surface_net
 from perception.datasets.rooms.render import cast, distances, outward, paint
 from perception.datasets.rooms.tree import Tree, bounds, build
 from perception.datasets.sample import IGNORE, Image
@@ -70,8 +71,8 @@ class Scene:
         ambient: ``[3]`` light from all sides.
         labels: ``[O] uint8`` class of each object.
         instances: ``[O] int32`` instance of each object, 0 = none.
-        inside: low and high corner ``[2, 3]`` of the space that can be seen; surfaces out of it
-            are no part of ``surface``.
+        inside: ``[B, 2, 3]`` low and high corners of the boxes that can be seen into; surfaces out
+            of them are no part of ``surface``.
     """
 
     rows: NDArray[np.float64]
@@ -206,6 +207,21 @@ class Scene:
             pixels = np.concatenate([view.color, view.alpha[..., None]], axis=2)
         return Image(camera, pixels, view.depth, name=name)
 
+    def mesh(self, voxel: float = 0.02) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Corners ``[V, 3]`` and triangles ``[T, 3]``, seen from outside counter-clockwise, of the
+        surfaces within ``inside``.
+
+        What is thinner than ``voxel`` metres is lost. See ``mesh.py``.
+        """
+        if not voxel > 0:
+            raise ValueError(f"Scene: voxel is {voxel}; give its edge in metres")
+        low, high = self.inside[:, 0].min(axis=0), self.inside[:, 1].max(axis=0)
+
+        def distance(points: NDArray[np.float64], far: float) -> NDArray[np.float64]:
+            return distances(self.tree, points, far)[0]
+
+        return surface_net(distance, low - voxel, high + voxel, voxel)
+
     def surface(self, density: float = 500.0, seed: int = 0) -> Surface:
         """``density`` points a square metre over every surface that borders on free space.
 
@@ -213,7 +229,9 @@ class Scene:
         Crofton's formula), less those inside another solid or out of ``inside``.
         """
         points, who = crossings(self.tree, float(density), int(seed))
-        keep = ((points > self.inside[0]) & (points < self.inside[1])).all(axis=1)
+        keep = np.zeros(len(points), bool)
+        for low, high in self.inside:
+            keep |= ((points > low) & (points < high)).all(axis=1)
         points, who = points[keep], who[keep]
         normals = outward(self.tree, points, who)
         # Free space has to begin above it: where two solids touch there is none.

@@ -108,7 +108,7 @@ def test_unprojected_depth_lies_on_the_surface(rooms: list[Room]) -> None:
 
 def test_two_cameras_agree_where_both_see_a_point(rooms: list[Room]) -> None:
     """Depth and, since light does not depend on the observer, colour."""
-    compared = 0
+    compared, passed = 0, 0
     for room in rooms:
         first, *others = room.views(12, width=80, height=60, field_of_view=90.0).images
         points, at = points_of(first)
@@ -117,12 +117,13 @@ def test_two_cameras_agree_where_both_see_a_point(rooms: list[Room]) -> None:
             pixels, depth = other.camera.project(points)
             inside = (depth > 0.1) & (pixels > 0).all(axis=1)
             inside &= (pixels[:, 0] < 80) & (pixels[:, 1] < 60)
+            if not inside.any():
+                continue
             eye = other.camera.pose[:3, 3]
             ways = points[inside] - eye
             length = np.linalg.norm(ways, axis=1)
             ranges, who = room.scene.cast(eye, ways / length[:, None])
-            # Nothing can be behind what is there.
-            assert (ranges < length + 1e-3).mean() > 0.98  # but for rays along an outline
+            passed += int((ranges > length + 1e-3).sum())
             seen = np.abs(ranges - length) < 1e-3
             compared += int(seen.sum())
             again, _ = room.scene.paint(points[inside][seen], who[seen])
@@ -133,6 +134,8 @@ def test_two_cameras_agree_where_both_see_a_point(rooms: list[Room]) -> None:
             gap = np.abs(other.depth[v, u] - depth[inside][seen])
             assert np.median(gap, axis=0) < 0.03 if seen.sum() > 100 else True
     assert compared > 5000
+    # Nothing can be behind what is there, but for rays along an outline.
+    assert passed < 0.01 * compared
 
 
 def test_views_know_what_they_see(rooms: list[Room]) -> None:
@@ -152,7 +155,7 @@ def test_views_know_what_they_see(rooms: list[Room]) -> None:
         normals = view.normals[at[:, 0], at[:, 1]]
         toward = camera.pose[:3, 3] - points
         assert (np.einsum("ij,ij->i", normals, toward) > -1e-3).mean() > 0.999
-        assert (room.scene.sdf(points + 2e-3 * normals) > 0).mean() > 0.999
+        assert (room.scene.sdf(points + 2e-3 * normals) > 0).mean() > 0.99  # corners
 
 
 def test_views_are_a_collection_of_posed_images() -> None:
@@ -241,7 +244,7 @@ def test_clouds_lie_near_the_surface_and_know_what_they_are_of(
 
 def test_boxes_hold_their_objects_and_no_more(rooms: list[Room]) -> None:
     for room in rooms:
-        surface = room.scene.surface(2000.0)
+        surface = room.scene.surface(600.0)
         boxes = room.boxes
         assert boxes.track_ids is not None
         inside = boxes.contains(surface.points, margin=1e-3)
@@ -253,12 +256,12 @@ def test_boxes_hold_their_objects_and_no_more(rooms: list[Room]) -> None:
             # Free-standing things, sampled alone, reach every side of their box.
             if BOX_CLASSES[boxes.labels[k]] in ("door", "window"):
                 continue
-            points = room.scene.part([int(track)]).surface(8000.0).points
+            points = room.scene.part([int(track)]).surface(1500.0).points
             x, y, z, *size, yaw = boxes.boxes[k].astype(np.float64)
             c, s = np.cos(yaw), np.sin(yaw)
             local = (points - (x, y, z)) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-            assert (local.max(axis=0) > 0.5 * np.array(size) - 0.03).all()
-            assert (local.min(axis=0) < -0.5 * np.array(size) + 0.03).all()
+            assert (local.max(axis=0) > 0.5 * np.array(size) - 0.06).all()
+            assert (local.min(axis=0) < -0.5 * np.array(size) + 0.06).all()
 
 
 def test_boxes_of_a_scan_are_those_of_objects_that_were_hit() -> None:
@@ -278,7 +281,7 @@ def test_objects_do_not_overlap(rooms: list[Room]) -> None:
     for room in rooms:
         tracks = [int(i) for i in room.scene.instances if i > 0]
         alone: dict[int, Scene] = {i: room.scene.part([i]) for i in tracks}
-        samples = {i: alone[i].surface(1500.0).points for i in tracks}
+        samples = {i: alone[i].surface(800.0).points for i in tracks}
         for i in tracks:
             others = room.scene.part([j for j in tracks if j != i])
             assert others.sdf(samples[i]).min() > -1e-3
