@@ -272,7 +272,7 @@ def _render(
     radii = profile_radii(SIGHT)
     heights = np.empty((COLUMNS, len(radii)), np.float32)
     climb = np.empty((COLUMNS, len(radii)), np.float32)
-    filled = np.zeros(COLUMNS, np.bool_)
+    filled = np.zeros(COLUMNS, np.int64)
     sun_begin, sun_members = shade_grid(primitives, ox, oy, sun)
     zenith = np.array([0.0, 0.0, 1.0])
     top_begin, top_members = shade_grid(primitives, ox, oy, zenith)

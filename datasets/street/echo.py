@@ -112,7 +112,7 @@ def cast(
     radii = profile_radii(max_range)
     heights = np.empty((COLUMNS, len(radii)), np.float32)
     climb = np.empty((COLUMNS, len(radii)), np.float32)
-    filled = np.zeros(COLUMNS, np.bool_)
+    filled = np.zeros(COLUMNS, np.int64)
     state = np.zeros(1, np.uint64)
     # The last pulse of each beam: range, direction, label, instance; for points on edges.
     last = np.full((len(offsets), 4), MISS)

@@ -18,6 +18,9 @@ from perception.datasets.street.raycast import MISS, intersect
 __all__ = ["COLUMNS", "NOTHING", "ON_GROUND", "first_hit", "profile_radii"]
 
 COLUMNS = 2160
+_AZIMUTHS = (np.arange(COLUMNS) + 0.5) * (2.0 * np.pi / COLUMNS)
+#: Directions of the middles of the columns.
+_MIDDLES = np.stack([np.cos(_AZIMUTHS), np.sin(_AZIMUTHS)], axis=1)
 #: What ``first_hit`` says instead of the number of a primitive.
 ON_GROUND = -1
 NOTHING = -2
@@ -37,7 +40,41 @@ def profile_radii(reach: float) -> NDArray[np.float64]:
 
 
 @njit(nogil=True, cache=True)
-def _meet_ground(
+def _extend(
+    ox: float,
+    oy: float,
+    base: float,
+    column: int,
+    slope: float,
+    limit: float,
+    radii: NDArray[np.float64],
+    heights: NDArray[np.float32],
+    climb: NDArray[np.float32],
+    filled: NDArray[np.int64],
+    g: NDArray[np.float64],
+    table: NDArray[np.float64],
+    crossings: NDArray[np.float64],
+) -> int:
+    """Sample a column until it is seen as steeply as ``slope`` or reaches ``limit``; takes one
+    sample at least, if there are any left. Returns how many there are now."""
+    k = filled[column]
+    steepest = climb[column, k - 1] if k > 0 else -MISS
+    ux, uy = _MIDDLES[column, 0], _MIDDLES[column, 1]
+    while k < len(radii):
+        r = radii[k]
+        h = ground_height(g, table, crossings, ox + r * ux, oy + r * uy)
+        steepest = max(steepest, (h - base) / r)
+        heights[column, k] = h
+        climb[column, k] = steepest
+        k += 1
+        if steepest >= slope or r >= limit:
+            break
+    filled[column] = k
+    return k
+
+
+@njit(nogil=True, cache=True)
+def _land(
     ox: float,
     oy: float,
     oz: float,
@@ -49,27 +86,15 @@ def _meet_ground(
     radii: NDArray[np.float64],
     heights: NDArray[np.float32],
     climb: NDArray[np.float32],
-    filled: NDArray[np.bool_],
+    filled: NDArray[np.int64],
     g: NDArray[np.float64],
     table: NDArray[np.float64],
     crossings: NDArray[np.float64],
 ) -> tuple[float, float]:
     """Horizontal distance (1e9: none) at which the ray o + r (u, slope) meets the ground, and how
-    fast it sinks into it there, m/m."""
+    fast it sinks into it there, m/m; a sample taken so far must be as steep as the ray."""
     count = len(radii)
-    if not filled[column]:
-        filled[column] = True
-        middle = (column + 0.5) * (2.0 * np.pi / COLUMNS)
-        mx, my = np.cos(middle), np.sin(middle)
-        steepest = -MISS
-        for k in range(count):
-            h = ground_height(g, table, crossings, ox + radii[k] * mx, oy + radii[k] * my)
-            steepest = max(steepest, (h - base) / radii[k])
-            heights[column, k] = h
-            climb[column, k] = steepest
-    if climb[column, count - 1] < slope:
-        return MISS, 0.0
-    first, last = 0, count - 1
+    first, last = 0, filled[column] - 1
     while first < last:
         half = (first + last) // 2
         if climb[column, half] >= slope:
@@ -78,7 +103,14 @@ def _meet_ground(
             first = half + 1
     # The column was seen from ``base``; a laser mounted higher lands farther out.
     at = max(first, 1)
-    while at < count and heights[column, at] < oz + slope * radii[at]:
+    while at < count:
+        if at >= filled[column]:
+            _extend(
+                ox, oy, base, column, MISS, radii[at],
+                radii, heights, climb, filled, g, table, crossings,
+            )  # fmt: skip
+        if heights[column, at] >= oz + slope * radii[at]:
+            break
         at += 1
     if at == count:
         return MISS, 0.0
@@ -125,7 +157,7 @@ def first_hit(
     radii: NDArray[np.float64],
     heights: NDArray[np.float32],
     climb: NDArray[np.float32],
-    filled: NDArray[np.bool_],
+    filled: NDArray[np.int64],
     begin: NDArray[np.int64],
     members: NDArray[np.int32],
     extent: NDArray[np.float64],
@@ -142,8 +174,8 @@ def first_hit(
         base: the lowest z from which rays start.
         state: of the random numbers that foliage takes.
         radii: of the samples of the ground, ``profile_radii``.
-        heights, climb, filled: ``[COLUMNS, len(radii)]`` twice and ``[COLUMNS]``, zeros at first:
-            the ground as seen from here, filled in on the way.
+        heights, climb, filled: ``[COLUMNS, len(radii)]`` twice and ``[COLUMNS]`` zeros at
+            first: the ground as seen from here, filled in on the way.
         begin, members, extent: the answer of ``bin_primitives`` for x and y.
         primitives: the objects, ``[M, 20]``.
         g, table, crossings: the ground.
@@ -158,20 +190,40 @@ def first_hit(
     if turn < 0.0:
         turn += 1.0
     best, cosine, material, hit = MISS, 1.0, 0, NOTHING
-    r, fall = _meet_ground(
-        ox, oy, oz, dx / flat, dy / flat, slope, base, min(int(turn * COLUMNS), COLUMNS - 1),
-        radii, heights, climb, filled, g, table, crossings,
-    )  # fmt: skip
-    if r < MISS:
-        best, hit = r / flat, ON_GROUND
-        cosine = min(abs(fall) * flat + 0.02, 1.0)
+    column = min(int(turn * COLUMNS), COLUMNS - 1)
+    # Objects are tested from the nearest on; the ground is sampled no farther than to the next one,
+    # so that what an object hides is never sampled, and what the ground hides never tested.
+    reached, count = filled[column], len(radii)
+    landed = False
     bins = len(begin) - 1
     bin_ = min(int(turn * bins), bins - 1)
-    for k in range(begin[bin_], begin[bin_ + 1]):
-        i = members[k]
-        near = extent[i, 0]
+    end = begin[bin_ + 1]
+    for k in range(begin[bin_], end + 1):
+        near = extent[members[k], 0] if k < end else MISS
+        limit = min(near, best * flat)
+        if not landed:
+            if reached == 0 or (
+                reached < count
+                and climb[column, reached - 1] < slope
+                and radii[reached - 1] < limit
+            ):
+                reached = _extend(
+                    ox, oy, base, column, slope, limit,
+                    radii, heights, climb, filled, g, table, crossings,
+                )  # fmt: skip
+            if climb[column, reached - 1] >= slope:
+                landed = True
+                r, fall = _land(
+                    ox, oy, oz, dx / flat, dy / flat, slope, base, column,
+                    radii, heights, climb, filled, g, table, crossings,
+                )  # fmt: skip
+                reached = filled[column]
+                if r < best * flat:
+                    best, hit = r / flat, ON_GROUND
+                    cosine = min(abs(fall) * flat + 0.02, 1.0)
         if near >= best * flat:
             break
+        i = members[k]
         z_near, z_far = oz + slope * near, oz + slope * extent[i, 1]
         if min(z_near, z_far) > extent[i, 3] or max(z_near, z_far) < extent[i, 2]:
             continue
