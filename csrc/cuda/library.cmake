@@ -69,9 +69,11 @@ add_library(perception_cuda MODULE
   cuda/group_by.cu
   cuda/hopper.cu
   cuda/index.cu
-  cuda/kernel_map.cu
+  cuda/neighbor_table.cu
   cuda/normalization.cu
   cuda/normalize.cu
+  cuda/pairs.cu
+  cuda/plan.cu
   cuda/points.cu
   cuda/reach.cu
   cuda/segment.cu
