@@ -330,11 +330,10 @@ def intersect(
         # nearest to its middle. Leaves fill the rest in clumps: the mean free path varies in space.
         # Both are fixed in the world, so they are the same from frame to frame.
         nearest = -b / a
-        lump = value_noise(
-            2.9 * (ox + nearest * dx) + 1.7 * (oz + nearest * dz),
-            2.9 * (oy + nearest * dy) - 1.9 * (oz + nearest * dz),
-            5,
-        )
+        qx, qy, qz = ox + nearest * dx, oy + nearest * dy, 2.6 * (oz + nearest * dz)
+        # Two slices of noise across each other: one would show in slanting ribs.
+        lump = value_noise(2.1 * qx + 1.6 * qy, qz, 5) + value_noise(1.6 * qx - 2.1 * qy, qz, 6)
+        lump *= 0.7
         radius = min(0.84 + 0.32 * lump, 1.0)
         h = b * b - a * (x * x + y * y + z * z - radius * radius)
         if h <= 0.0:
