@@ -40,10 +40,11 @@ __device__ void load_tile(const int32_t* from, int rows, int taps, int stride, i
       for (int t = lane; t < taps; t += 32) tile[r * width + t] = __ldg(from + static_cast<int64_t>(r) * stride + t);
   } else if (width > taps) {
     for (int i = threadIdx.x; i < words; i += kThreads) tile[i + i / taps] = __ldg(from + i);
-  } else {  // from begins at a multiple of 32 rows
+  } else {
     const uint4* const quads = reinterpret_cast<const uint4*>(from);
-    for (int i = threadIdx.x; i < words / 4; i += kThreads) reinterpret_cast<uint4*>(tile)[i] = __ldg(quads + i);
-    for (int i = words / 4 * 4 + threadIdx.x; i < words; i += kThreads) tile[i] = __ldg(from + i);
+    const int whole = reinterpret_cast<uintptr_t>(from) % 16 == 0 ? words / 4 : 0;  // 0: a table cut off another
+    for (int i = threadIdx.x; i < whole; i += kThreads) reinterpret_cast<uint4*>(tile)[i] = __ldg(quads + i);
+    for (int i = whole * 4 + threadIdx.x; i < words; i += kThreads) tile[i] = __ldg(from + i);
   }
 }
 
