@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, DistributedSampler
 
-from perception.datasets.readers.index import cached, progress
+from perception.datasets.kept import kept
+from perception.datasets.readers.index import progress
 from perception.datasets.sample import IGNORE, Scans
 
 __all__ = ["EpochSampler", "ResumableLoader", "ShareSampler", "balanced_weights", "class_counts"]
@@ -180,12 +179,7 @@ def class_counts(scans: Scans) -> NDArray[np.int64]:
                 counts[index] = np.bincount(labels, minlength=len(classes))[: len(classes)]
         return {"counts": counts}
 
-    root = getattr(scans, "root", None)
-    if root is None:
-        return counted()["counts"]
-    digest = hashlib.sha256("\n".join(scans.names).encode()).hexdigest()
-    options = f"{type(scans).__qualname__} {classes} {digest}"
-    return cached("classes-1", Path(root), [Path(root)], counted, options=options)["counts"]
+    return kept("classes-1", scans, counted)["counts"]
 
 
 def balanced_weights(counts: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -50,7 +50,7 @@ class SegmentationScans(Dataset[SegmentationItem]):
         return len(self.scans)
 
     def __getitem__(self, key: int | Key) -> SegmentationItem:
-        epoch, index = (0, key) if isinstance(key, int) else key
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         sample: Sample = replace(self.scans[index], images=())  # not encoded: nothing to move along
         if self.transform is not None:
             sample = self.transform(sample, np.random.default_rng([self.seed, epoch, index]))

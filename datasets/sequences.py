@@ -66,7 +66,7 @@ class Frames:
             range(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)
         ]
         self.names: Sequence[str] = Names(scans.names[i] for i in self._newest.tolist())
-        root = getattr(scans, "root", None)
+        root = getattr(scans, "root", None) or getattr(scans, "_root", None)
         if root is not None:
             self.root = root
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.datasets.encode import ground_at
-from perception.datasets.readers.index import Arrays, cached, progress
+from perception.datasets.kept import kept
+from perception.datasets.readers.index import Arrays, progress
 from perception.datasets.sample import IGNORE, Sample, Scans
 from perception.datasets.transforms.overlap import first_box, overlaps
 from perception.datasets.transforms.rows import joined, select
@@ -56,15 +55,7 @@ class ObjectBank:
             raise ValueError(
                 f"{type(scans).__name__} has no boxes to take objects from; leave out Paste"
             )
-        root = getattr(scans, "root", None)
-        if root is None:
-            return cls(scans.box_classes, _gathered(scans))
-        digest = hashlib.sha256("\n".join(scans.names).encode()).hexdigest()
-        options = f"{type(scans).__qualname__} {scans.box_classes} {digest}"
-        arrays = cached(
-            "objects-1", Path(root), [Path(root)], lambda: _gathered(scans), options=options
-        )
-        return cls(scans.box_classes, arrays)
+        return cls(scans.box_classes, kept("objects-1", scans, lambda: _gathered(scans)))
 
     def __len__(self) -> int:
         return len(self._arrays["labels"])
