@@ -1,4 +1,4 @@
-"""Kernel maps as tables and tiles, the form they have on CUDA; csrc/cuda/conv.cuh describes it."""
+"""What only CUDA has: kernel maps as tables and tiles (csrc/cuda/conv.cuh), sites as sets of bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conftest import surface
 from perception._native import ops
 from perception.sparse.kernel_map import kernel_map_twin, rank_taps, table_twin
 from perception.sparse.offsets import kernel_offsets
-from perception.sparse.ops import build_index
+from perception.sparse.ops import build_index, strided_sites
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_cuda")]
 
@@ -222,3 +222,14 @@ def test_opcheck(name: str) -> None:
         wanted = (*args[:-1], True) if name == "plan_transposed" else (*args[:-2], tiles, pairs)
         checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
         torch.library.opcheck(getattr(ops, name).default, wanted, test_utils=checks)
+
+
+@pytest.mark.parametrize("spread", [40, 3000, 100_000])
+@pytest.mark.parametrize("rows", [300_000, 2**21 + 5])
+def test_strided_sites_of_many_rows(rows: int, spread: int) -> None:
+    """As the CPU makes them: several rows a thread; keys too far apart, or too many, for sets of bits."""
+    place = torch.randint(-spread, spread, (rows, 3), dtype=torch.int32)
+    sites = torch.cat([torch.randint(0, 4, (rows, 1), dtype=torch.int32), place], 1)
+    for given in (sites, torch.unique(sites[:200_000], dim=0)):
+        wanted = strided_sites(given, (2, 3, 1))
+        assert torch.equal(strided_sites(here(given), (2, 3, 1)).cpu(), wanted)
