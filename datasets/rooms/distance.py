@@ -121,7 +121,18 @@ def distance(p: Array, cuts: Array, x: float, y: float, z: float) -> float:
 
 @njit(nogil=True, cache=True)
 def normal(p: Array, cuts: Array, x: float, y: float, z: float) -> tuple[float, float, float]:
-    """Outward unit normal at a point of the surface: the gradient by differences."""
+    """Outward unit normal at a point of the surface: the gradient, but for plain boxes by differences."""
+    if p[KIND] == BOX and p[ROUND] == 0.0 and p[CUTS] == 0.0:
+        lx, ly, lz = to_local(p, x - p[0], y - p[1], z - p[2])
+        a, b, c = abs(lx) - p[A], abs(ly) - p[B], abs(lz) - p[C]
+        if a >= b and a >= c:
+            k, s = TURN, lx
+        elif b >= c:
+            k, s = TURN + 3, ly
+        else:
+            k, s = TURN + 6, lz
+        s = 1.0 if s > 0.0 else -1.0
+        return s * p[k], s * p[k + 1], s * p[k + 2]
     e = 1e-5
     gx = distance(p, cuts, x + e, y, z) - distance(p, cuts, x - e, y, z)
     gy = distance(p, cuts, x, y + e, z) - distance(p, cuts, x, y - e, z)

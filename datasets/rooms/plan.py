@@ -209,8 +209,9 @@ class Plan:
         return [*items, top] if ceiling else items
 
     def _wall(self, item: Item, wall: Wall, material: int, skirt: int | None) -> None:
-        first = -THICK if wall.corners[0] else 0.0
-        last = wall.length + (THICK if wall.corners[1] else 0.0)
+        # Where the outline turns outward, a wall must not end in the very plane of the next one.
+        first = -THICK if wall.corners[0] else 1e-3
+        last = wall.length + (THICK if wall.corners[1] else -1e-3)
         top = self.height
 
         def piece(s0: float, s1: float, z0: float, z1: float) -> None:

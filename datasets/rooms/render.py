@@ -1,6 +1,6 @@
 """Light on surfaces, and what rays bring back: compiled, one thread, without the GIL.
 
-The light at a point is ambient light dimmed by what stands near (from the distances of three points
+The light at a point is ambient light dimmed by what stands near (from the distances of two points
 on the normal, after Evans, "Fast approximations for global illumination on dynamic scenes") plus the
 direct light of small lamps behind shadow rays. It depends on the point and its normal alone, never
 on the observer.
@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 
 # Columns of a lamp sample: position 0..2, direction 3..5 (zero: all round), colour 6..8, radius² 9.
 LAMP: Final = 10
+FAINT: Final = 2.5e-3  # light below what 8 bits show is left out
 LIFT: Final = 1e-4  # m: shadow rays start so far above the surface
 
 
@@ -106,12 +107,12 @@ def paint(
             colors[i, 2] = _encode(glow * b)
             continue
         open_ = 1.0
-        reach, weight = 0.05, 0.34
-        for _ in range(3):
+        reach, weight = 0.07, 0.45
+        for _ in range(2):
             d = nearest(tree, stack, x + reach * nx, y + reach * ny, z + reach * nz, reach)[0]
             open_ -= weight * (1.0 - max(d, 0.0) / reach)
-            reach *= 3.0
-            weight *= 0.8
+            reach *= 5.0
+            weight *= 0.9
         open_ = max(open_, 0.1) * (0.85 + 0.15 * nz)
         lr, lg, lb = ambient[0] * open_, ambient[1] * open_, ambient[2] * open_
         sx, sy, sz = x + LIFT * nx, y + LIFT * ny, z + LIFT * nz
@@ -127,7 +128,8 @@ def paint(
                 continue
             if lamp[3] != 0.0 or lamp[4] != 0.0 or lamp[5] != 0.0:
                 cosine *= max(-(lamp[3] * dx + lamp[4] * dy + lamp[5] * dz), 0.0)
-            if cosine <= 1e-3:
+            f = cosine / (square + lamp[9])
+            if f * max(lamp[6], max(lamp[7], lamp[8])) < FAINT:
                 continue
             far = length - 2.0 * LIFT
             if shade[k] >= 0 and shade[k] != skip:
@@ -137,7 +139,6 @@ def paint(
             shade[k] = occluded(tree, stack, skip, sx, sy, sz, dx, dy, dz, far)
             if shade[k] >= 0:
                 continue
-            f = cosine / (square + lamp[9])
             lr, lg, lb = lr + f * lamp[6], lg + f * lamp[7], lb + f * lamp[8]
         colors[i, 0] = _encode(r * (lr + glow))
         colors[i, 1] = _encode(g * (lg + glow))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from random import Random
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ from perception.io import PointCloud
 __all__ = ["DEVICES", "Room", "Rooms", "look_at"]
 
 #: Ways to scan a room: a depth camera carried about, or a laser on a tripod.
-DEVICES = ("rgbd", "laser")
+Device = Literal["rgbd", "laser"]
+DEVICES: Final[tuple[Device, ...]] = ("rgbd", "laser")
 #: Boxes with fewer points are not reported.
-MIN_POINTS = 20
+MIN_POINTS: Final = 20
 
 
 def look_at(eye: Sequence[float], target: Sequence[float]) -> NDArray[np.float64]:
@@ -187,7 +189,7 @@ class Room:
         )
         return posed(self.scene, cameras, samples=samples, layout="room")
 
-    def scan(self, *, device: str = "rgbd", points: int = 100_000, walk: int = 0) -> Sample:
+    def scan(self, *, device: Device = "rgbd", points: int = 100_000, walk: int = 0) -> Sample:
         """A coloured, annotated cloud of the room.
 
         Args:
@@ -208,7 +210,7 @@ class Room:
         generator = np.random.default_rng(r.getrandbits(64))
         if device == "rgbd":
             frames = 48
-            high = max(4, round(math.sqrt(2.6 * points / frames * 0.75)))
+            high = max(4, round(math.sqrt(2.1 * points / frames * 0.75)))
             wide = max(4, round(high / 0.75))
             cameras = self.cameras(frames, width=wide, height=high, walk=walk, field_of_view=85.0)
             got = fuse(self.scene, cameras, points, generator)
@@ -259,7 +261,7 @@ class Rooms:
         num: int = 1000,
         first_seed: int = 0,
         *,
-        device: str = "rgbd",
+        device: Device = "rgbd",
         points: int = 100_000,
         kinds: Sequence[str] | None = None,
         ceiling: bool = True,
@@ -328,9 +330,11 @@ def _light(made: Furnished, r: Random) -> Scene:
             lamps.append([*at, 0.0, 0.0, 0.0, *(strength / count * warm), 0.3])
     for (x, y, z), wide, tall, yaw in made.panes:
         c, s = math.cos(yaw), math.sin(yaw)
-        for k in (-0.25, 0.25):
+        parts = (-0.25, 0.25) if len(made.panes) < 3 else (0.0,)
+        for k in parts:
             at = (x - s * k * wide, y + c * k * wide, z)
-            lamps.append([*at, c, s, 0.0, *(0.55 * day * wide * tall * sky), 0.4])
+            light = 1.1 * day * wide * tall / len(parts) * sky
+            lamps.append([*at, c, s, 0.0, *light, 0.4])
     ambient = (0.3 + 0.12 * day) * (0.5 * warm + 0.5 * sky)
     return Scene(
         rows,

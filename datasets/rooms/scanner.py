@@ -67,12 +67,6 @@ def thin(
     return order[np.unique(key, return_index=True)[1]]
 
 
-def _incidence(
-    scene: Scene, points: NDArray[np.float64], who: NDArray[np.int32], ways: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return np.abs((scene.normals(points, who) * ways).sum(axis=1))
-
-
 def fuse(
     scene: Scene,
     cameras: Sequence[Camera],
@@ -99,39 +93,47 @@ def fuse(
         far: m.
         noise: factor on all noise.
     """
-    clean, found, seen = [], [], []
-    for camera in cameras:
+    starts, hits, seen, frames = [], [], [], []
+    for number, camera in enumerate(cameras):
         rays = camera.width * camera.height
         jitter = generator.uniform(0.0, 1.0, (rays, 2))
         pixels = np.stack(np.divmod(np.arange(rays), camera.width)[::-1], axis=1) + jitter
         origin, ways = camera.rays(pixels)
         ranges, who = scene.cast(origin, ways, far)
         keep = (who >= 0) & (ranges > 0.4)
-        ranges, who, ways = ranges[keep], who[keep], ways[keep]
-        points = origin + ranges[:, None] * ways
-        cosine = _incidence(scene, points, who, ways)
-        draw = generator.random(len(points))
-        keep = draw < np.clip((cosine - 0.06) * 6.0, 0.0, 0.98)
-        keep &= ~scene.lost(who) | (draw < 0.05)
-        depth = ranges * (ways @ camera.pose[:3, 2])
-        spread = noise * (0.0012 + 0.0019 * (depth - 0.4) ** 2)
-        wave = generator.normal(0.0, 1.0, (2, 3))
-        slow = np.sin(points @ (2.5 * wave[0]) + 6.0 * wave[1, 0])
-        error = spread * (0.7 * generator.normal(0.0, 1.0, len(points)) + 0.7 * slow)
-        drift = generator.normal(0.0, 0.0015 * noise, 3)
-        turn = generator.normal(0.0, 0.0008 * noise, 3)
-        measured = points + error[:, None] * ways + drift + np.cross(points - origin, turn)
-        clean.append(points[keep])
-        found.append(measured[keep])
+        starts.append(origin)
+        hits.append(origin + ranges[keep, None] * ways[keep])
         seen.append(who[keep])
-    true = np.concatenate(clean)
-    points, who = np.concatenate(found), np.concatenate(seen)
-    stay = thin(points, cell, generator)
-    if len(stay) > count:
-        stay = generator.permutation(stay)[:count]
-    labels, instances = scene.annotate(who[stay])
-    colors = _grain(scene.paint(true[stay], who[stay])[0], generator, 2.5 * noise)
-    return Points(points[stay].astype(np.float32), colors, labels, instances)
+        frames.append(np.full(int(keep.sum()), number))
+    true, who, frame = np.concatenate(hits), np.concatenate(seen), np.concatenate(frames)
+    stay = thin(true, cell, generator)  # ordered in space, which the caches like
+    true, who, frame = true[stay], who[stay], frame[stay]
+
+    ways = true - np.array(starts).reshape(-1, 3)[frame]
+    ranges = np.linalg.norm(ways, axis=1)
+    ways /= np.maximum(ranges, 1e-9)[:, None]
+    draw = generator.random(len(true))
+    cosine = np.abs((scene.normals(true, who) * ways).sum(axis=1))
+    keep = draw < np.clip((cosine - 0.06) * 6.0, 0.0, 0.98)
+    keep &= ~scene.lost(who) | (draw < 0.05)
+    if keep.sum() > count:
+        keep[generator.permutation(np.flatnonzero(keep))[count:]] = False
+    true, who, frame, ranges, ways = true[keep], who[keep], frame[keep], ranges[keep], ways[keep]
+
+    axes = np.array([camera.pose[:3, 2] for camera in cameras]).reshape(-1, 3)[frame]
+    depth = ranges * (ways * axes).sum(axis=1)
+    spread = noise * (0.0012 + 0.0019 * (depth - 0.4) ** 2)
+    shape = (len(cameras), 3)
+    wave = generator.normal(0.0, 2.5, shape)[frame]
+    phase = generator.uniform(0.0, 6.3, len(cameras))[frame]
+    error = 0.7 * generator.normal(0.0, 1.0, len(true)) + np.sin((true * wave).sum(axis=1) + phase)
+    drift = generator.normal(0.0, 0.0015 * noise, shape)[frame]
+    turn = generator.normal(0.0, 0.0008 * noise, shape)[frame]
+    points = true + (spread * error)[:, None] * ways + drift
+    points += np.cross(ranges[:, None] * ways, turn)
+    labels, instances = scene.annotate(who)
+    colors = _grain(scene.paint(true, who)[0], generator, 2.5 * noise)
+    return Points(points.astype(np.float32), colors, labels, instances)
 
 
 def sweep(
@@ -165,7 +167,8 @@ def sweep(
         near = np.where(keep, ranges, 0.0)
         points = station + near[:, None] * ways
         cosine = np.zeros(len(ways))
-        cosine[keep] = _incidence(scene, points[keep], who[keep], ways[keep])
+        facing = scene.normals(points[keep], who[keep]) * ways[keep]
+        cosine[keep] = np.abs(facing.sum(axis=1))
         draw = generator.random(len(ways))
         keep &= draw < np.clip(0.3 + cosine * 9.0, 0.0, 0.995)
         keep &= ~scene.lost(who) | (draw < 0.1)
@@ -174,14 +177,11 @@ def sweep(
         )
         # The neighbour below in the raster, if what it meets is far before or behind.
         other = np.roll(ranges, 1)
-        step = np.abs(other - ranges)
-        edge = (
-            (draw < 0.12 * noise)
-            & np.isfinite(step)
-            & (step > 0.05)
-            & (np.arange(len(e)) % rows > 0)
-        )
-        near[edge] += generator.random(int(edge.sum())) * (other - ranges)[edge]
+        both = np.isfinite(ranges) & np.isfinite(other) & (np.arange(len(e)) % rows > 0)
+        step = np.zeros(len(ways))
+        step[both] = other[both] - ranges[both]
+        edge = (draw < 0.12 * noise) & (np.abs(step) > 0.05)
+        near[edge] += generator.random(int(edge.sum())) * step[edge]
         clean.append(points[keep])
         found.append((station + near[:, None] * ways)[keep])
         seen.append(who[keep])

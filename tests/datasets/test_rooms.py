@@ -15,6 +15,7 @@ from perception.datasets.rooms import (
     BOX_CLASSES,
     CLASSES,
     COLORS,
+    DEVICES,
     KINDS,
     S3DIS_TO_ROOMS,
     SCANNET_TO_ROOMS,
@@ -240,6 +241,15 @@ def test_clouds_lie_near_the_surface_and_know_what_they_are_of(
         names = {CLASSES[i] for i in np.unique(sample.labels[known])}
         assert names >= STRUCTURE
         assert len(names) >= 8
+
+
+@pytest.mark.filterwarnings("error")
+def test_rooms_without_a_ceiling_are_scanned_too() -> None:
+    room = Room(7, ceiling=False)
+    for device in DEVICES:
+        sample = room.scan(device=device, points=8000)
+        assert 2000 < len(sample.cloud) <= 8000
+        assert CLASSES.index("ceiling") not in sample.labels
 
 
 def test_boxes_hold_their_objects_and_no_more(rooms: list[Room]) -> None:
