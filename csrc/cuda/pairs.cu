@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant
       for (int j = 0; j < kTapsAWarp; ++j) {
         const int t = warp + j * kWarps;
         if (t >= taps) break;
-#pragma unroll 2
+#pragma unroll 1
         for (int base = 0; base < rows; base += 32) {
           const int r = base + lane;
           const int32_t in = r < rows ? tile[r * width + t] : -1;
