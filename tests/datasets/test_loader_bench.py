@@ -23,7 +23,7 @@ def test_the_table_has_a_row_a_voxel_size(
 ) -> None:
     main([str(scan_file), "--workers", "0", "--scans", "4", "--repeats", "1"])
     copy, *table = capsys.readouterr().out.splitlines()
-    assert "GB/s on 1 core" in copy
+    assert "GB/s on one core" in copy
     assert [row.split("|")[1].strip() for row in table[2:]] == ["0.05 m", "0.1 m"]
 
 
