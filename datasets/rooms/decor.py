@@ -272,6 +272,7 @@ def monitor(r: Random, look: Look) -> Item:
 
 
 def laptop(r: Random, look: Look) -> Item:
+    """An open laptop, its screen at -x."""
     item = Item("clutter", r)
     body = r.choice((look.metal, look.dark, look.chrome))
     item.box(body, (0.23, 0.33, 0.018), (0, 0, 0.01), edge=0.004)
@@ -285,6 +286,7 @@ def laptop(r: Random, look: Look) -> Item:
 
 
 def book_pile(r: Random, look: Look) -> Item:
+    """One to five books on top of each other."""
     item = Item("clutter", r)
     z = 0.0005
     for _ in range(r.randrange(1, 6)):
@@ -296,6 +298,7 @@ def book_pile(r: Random, look: Look) -> Item:
 
 
 def mug(r: Random, look: Look) -> Item:
+    """A mug with a handle."""
     item = Item("clutter", r)
     glaze = look.ceramic()
     radius, high = r.uniform(0.035, 0.045), r.uniform(0.08, 0.11)
@@ -348,6 +351,7 @@ def vase(r: Random, look: Look) -> Item:
 
 
 def carton(r: Random, look: Look) -> Item:
+    """A parcel or a box."""
     item = Item("clutter", r)
     brown = look.palette.add((0.72, 0.55, 0.38), noise=0.1)
     paper = r.choice((brown, look.paint(), look.cushion()))
@@ -359,6 +363,7 @@ def carton(r: Random, look: Look) -> Item:
 
 
 def bottle(r: Random, look: Look) -> Item:
+    """A bottle with a label."""
     item = Item("clutter", r)
     glass = look.palette.add(r.choice(((0.1, 0.3, 0.15), (0.35, 0.18, 0.08), (0.6, 0.75, 0.8))))
     item.cylinder(glass, 0.037, 0.19, (0, 0, 0.0955), edge=0.012)

@@ -346,7 +346,7 @@ class Work:
             if r.random() < 0.75:
                 size = (r.uniform(1.3, 1.9), r.uniform(1.9, 2.6))
                 self.rug(x, y, couch.yaw + r.gauss(0.0, 0.03), size)
-            self.placer._zone_count -= 1  # the table may stand in front of the sofa
+            placer.free_again()  # the table may stand in front of the sofa
             if placer.put(fu.coffee_table(r, look), (x, y, 0.0), couch.yaw, gap=0.2):
                 self.litter(placer.placed[-1], 4)
             for side in r.sample((-1.0, 1.0), r.choice((0, 1, 1, 2))):

@@ -117,6 +117,10 @@ class Placer:
         self._zones[self._zone_count] = place(np.array(box), at, yaw)[0]
         self._zone_count += 1
 
+    def free_again(self) -> None:
+        """Take back the last ``keep_free``."""
+        self._zone_count -= 1
+
     def put(
         self,
         item: Item,
