@@ -9,6 +9,7 @@
 
 STABLE_TORCH_LIBRARY(perception, m) {
   m.def("unique_sites(Tensor sites) -> (Tensor unique, Tensor inverse, Tensor order, Tensor ptr)");
+  m.def("strided_sites(Tensor sites, int[] stride) -> Tensor");
   m.def("build_index(Tensor sites, bool even_if_sorted) -> (Tensor index, Tensor info)");
   m.def("lookup(Tensor index, Tensor sites, Tensor queries) -> Tensor");
   m.def("reach_sites(Tensor sites, Tensor offsets, int[] stride, bool transposed, int[] bounds) -> Tensor");
@@ -45,14 +46,13 @@ STABLE_TORCH_LIBRARY(perception, m) {
       "conv_batch_norm_backward(Tensor grad, Tensor x, Tensor weight, Tensor[] map, Tensor[] transposed, int groups, "
       "bool tf32, bool wide, Tensor z, Tensor? y, Tensor? scale, Tensor mean, Tensor var, float eps, int wanted) "
       "-> (Tensor dx, Tensor dweight, Tensor dbias, Tensor dscale, Tensor dshift, Tensor dresidual)");
-  // Kernel maps as tables, on CUDA; see cuda/conv.cuh for the tiles.
+  // Kernel maps on CUDA: the index where none is given, the table, and what is asked for of tiles (rows,
+  // order, taps, and of a mirrored map the taps read backwards; see cuda/conv.cuh) and pairs.
   m.def(
-      "neighbor_table(Tensor index, Tensor in_sites, Tensor out_sites, Tensor offsets, int[] stride, "
-      "bool symmetric, int[] rank=[]) -> (Tensor table, Tensor masks)");
-  m.def("transpose_table(Tensor table, SymInt num_in) -> Tensor");
-  m.def("table_pairs(Tensor table) -> (Tensor in_rows, Tensor out_rows, Tensor tap_ptr)");
-  m.def(
-      "tile_table(Tensor table, int[] rank, Tensor? masks=None) -> (Tensor rows, Tensor order, Tensor taps)");
+      "plan_table(Tensor? index, Tensor in_sites, Tensor out_sites, Tensor offsets, int[] stride, int[] rank, "
+      "bool mirrored, bool tiles, bool pairs) -> Tensor[]");
+  m.def("plan_parts(Tensor table, int[] rank, bool mirrored, bool tiles, bool pairs) -> Tensor[]");
+  m.def("plan_transposed(Tensor table, SymInt num_in, int[] rank, bool tiles) -> Tensor[]");
   m.def("segment_sum(Tensor x, Tensor rows, Tensor ptr, Tensor? weights, bool mean) -> Tensor");
   m.def("segment_argmax(Tensor x, Tensor rows, Tensor ptr) -> Tensor");
   m.def("segment_max_grad(Tensor grad, Tensor arg, Tensor segments, Tensor ptr) -> Tensor");

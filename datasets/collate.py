@@ -1,4 +1,8 @@
-"""Batches: several encoded scans as one sparse tensor, with the labels of sites and points."""
+"""Batches: several encoded scans as one sparse tensor, with the labels of sites and points.
+
+In a worker process the tensors of a batch are made in shared memory and written once: the training
+process maps them, and nothing is copied on the way.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +11,50 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
 from perception.datasets.encode import Encoded
+from perception.datasets.sample import IGNORE
 from perception.sparse import SparseTensor
 
-IGNORE = 255
-"""The label that means: not labelled, no loss, not counted."""
+__all__ = [
+    "IGNORE",
+    "SegmentationBatch",
+    "SegmentationItem",
+    "collate_segmentation",
+    "voxel_labels",
+]
 
 
 @dataclass(frozen=True)
 class SegmentationItem:
-    """One encoded scan: `encoded`, `labels [N] uint8` of its points (255 ignored), and its name."""
+    """One encoded scan.
+
+    encoded: its sites and features, in space or in space and time.
+    labels: `[N] uint8` of its points, 255 ignored.
+    name: of the scan.
+    frames: `[N] int16`, the frame of each point where the scan is several; None where it is one.
+    """
 
     encoded: Encoded
-    labels: np.ndarray
+    labels: NDArray[np.uint8]
     name: str
+    frames: NDArray[np.int16] | None = None
 
 
 @dataclass(frozen=True)
 class SegmentationBatch:
     """Scans for semantic segmentation, on one device.
 
-    x: features of all sites; the batch column of its sites is the scan.
+    x: features of all sites, 3D or 4D; the batch column of its sites is the scan.
     labels: `[num_sites] int64`, the most frequent label of a site's points (`voxel_labels`).
     point_labels: `[N] int64`, the labels of all points, scan after scan.
     point_to_voxel: `[N] int64`, the row of `x` of each point.
     names: one name a scan.
     points: number of points of each scan, in order; they sum to N.
+    point_frames: `[N] int16`, the frame of each point, the newest the highest; None for single scans.
     """
 
     x: SparseTensor
@@ -42,17 +63,32 @@ class SegmentationBatch:
     point_to_voxel: torch.Tensor
     names: tuple[str, ...]
     points: tuple[int, ...]
+    point_frames: torch.Tensor | None = None
 
     def to(
         self, device: torch.device | str | int, *, non_blocking: bool = False
     ) -> SegmentationBatch:
         """The same batch on `device`."""
+        frames = self.point_frames
         return replace(
             self,
             x=self.x.to(device),
             labels=self.labels.to(device, non_blocking=non_blocking),
             point_labels=self.point_labels.to(device, non_blocking=non_blocking),
             point_to_voxel=self.point_to_voxel.to(device, non_blocking=non_blocking),
+            point_frames=None if frames is None else frames.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> SegmentationBatch:
+        """The same batch in memory that a GPU reads while the processor goes on."""
+        frames = self.point_frames
+        return replace(
+            self,
+            x=self.x.pin_memory(),
+            labels=self.labels.pin_memory(),
+            point_labels=self.point_labels.pin_memory(),
+            point_to_voxel=self.point_to_voxel.pin_memory(),
+            point_frames=None if frames is None else frames.pin_memory(),
         )
 
 
@@ -60,29 +96,58 @@ def collate_segmentation(items: Sequence[SegmentationItem]) -> SegmentationBatch
     """Joins scans; scan i gets batch index i.
 
     Raises:
-        ValueError: no scans.
+        ValueError: no scans, or scans whose sites or features have different widths.
     """
     if not items:
         raise ValueError("collate_segmentation: no scans to join")
-    coords, features, labels, rows = [], [], [], []
-    start = 0
+    widths = {(i.encoded.coords.shape[1], i.encoded.features.shape[1]) for i in items}
+    if len(widths) > 1:
+        raise ValueError(f"collate_segmentation: scans of different encoders, widths {widths}")
+    ((columns, channels),) = widths
+    sites = sum(len(item.encoded.coords) for item in items)
+    points = sum(len(item.labels) for item in items)
+    coords = _buffer((sites, columns), torch.int32)
+    features = _buffer((sites, channels), torch.float32)
+    labels = _buffer((sites,), torch.int64)
+    point_labels = _buffer((points,), torch.int64)
+    rows = _buffer((points,), torch.int64)
+    several = all(item.frames is not None for item in items)
+    frames = _buffer((points,), torch.int16) if several else None
+    site = point = 0
     for index, item in enumerate(items):
-        sites = item.encoded.coords.clone()
-        sites[:, 0] = index
-        rows.append(item.encoded.point_to_voxel + start)
-        labels.append(torch.from_numpy(item.labels.astype(np.int64)))
-        coords.append(sites)
-        features.append(item.encoded.features)
-        start += len(sites)
-    point_labels, point_to_voxel = torch.cat(labels), torch.cat(rows)
+        encoded = item.encoded
+        to_site, to_point = site + len(encoded.coords), point + len(item.labels)
+        coords[site:to_site] = encoded.coords
+        coords[site:to_site, 0] = index
+        features[site:to_site] = encoded.features
+        torch.add(encoded.point_to_voxel, site, out=rows[point:to_point])
+        point_labels[point:to_point] = torch.from_numpy(item.labels)
+        _vote(
+            item.labels,
+            encoded.point_to_voxel.numpy(),
+            labels[site:to_site].numpy(),
+        )
+        if frames is not None and item.frames is not None:
+            frames[point:to_point] = torch.from_numpy(item.frames)
+        site, point = to_site, to_point
     return SegmentationBatch(
-        x=SparseTensor(torch.cat(features), torch.cat(coords), batch_size=len(items)),
-        labels=voxel_labels(point_labels, point_to_voxel, start),
+        x=SparseTensor(features, coords, batch_size=len(items)),
+        labels=labels,
         point_labels=point_labels,
-        point_to_voxel=point_to_voxel,
+        point_to_voxel=rows,
         names=tuple(item.name for item in items),
         points=tuple(len(item.labels) for item in items),
+        point_frames=frames,
     )
+
+
+def _buffer(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Memory for a part of a batch; shared where another process will read it."""
+    if get_worker_info() is None or 0 in shape:
+        return torch.empty(shape, dtype=dtype)
+    count = int(np.prod(shape)) * dtype.itemsize
+    storage = torch.UntypedStorage._new_shared(count)
+    return torch.empty(0, dtype=dtype).set_(storage).reshape(shape)
 
 
 def voxel_labels(
@@ -91,19 +156,46 @@ def voxel_labels(
     """The most frequent label among the labelled points of each voxel.
 
     Args:
-        point_labels: `[N] int64`, 255 is ignored.
+        point_labels: `[N] int64`, 255 is ignored; on the CPU.
         point_to_voxel: `[N] int64`, rows 0..M-1.
         num_voxels: number of voxels M.
 
     Returns:
         `[M] int64`; the lowest of equally frequent labels; 255 where no point is labelled.
     """
-    valid = point_labels != IGNORE
-    labels, rows = point_labels[valid], point_to_voxel[valid]
-    if len(labels) == 0:
-        return torch.full((num_voxels,), IGNORE, dtype=torch.int64, device=point_labels.device)
-    classes = int(labels.max()) + 1
-    votes = torch.bincount(rows * classes + labels, minlength=num_voxels * classes)
-    votes = votes.view(num_voxels, classes)
-    winner = votes.argmax(dim=1)  # the first of equal maxima
-    return torch.where(votes.amax(dim=1) > 0, winner, IGNORE)
+    winners = torch.empty(num_voxels, dtype=torch.int64)
+    _vote(point_labels.numpy().astype(np.uint8), point_to_voxel.numpy(), winners.numpy())
+    return winners
+
+
+@njit(cache=True, nogil=True)
+def _vote(labels: NDArray, rows: NDArray, out: NDArray) -> None:
+    """Points in the order of their voxels, by counting; then one small vote a voxel."""
+    starts = np.zeros(len(out) + 1, np.int32)
+    for i in range(len(rows)):
+        if labels[i] != IGNORE:
+            starts[rows[i] + 1] += 1
+    for m in range(len(out)):
+        starts[m + 1] += starts[m]
+    ballots = np.empty(starts[len(out)], np.uint8)
+    for i in range(len(rows)):
+        if labels[i] != IGNORE:
+            ballots[starts[rows[i]]] = labels[i]
+            starts[rows[i]] += 1  # becomes the end of the voxel, the start of the next one
+    votes = np.zeros(256, np.int32)
+    begin = 0
+    for m in range(len(out)):
+        end, winner = starts[m], np.int64(IGNORE)
+        for p in range(begin, end):
+            votes[ballots[p]] += 1
+        for p in range(begin, end):
+            label = np.int64(ballots[p])
+            if (
+                winner == IGNORE
+                or votes[label] > votes[winner]
+                or (votes[label] == votes[winner] and label < winner)
+            ):
+                winner = label
+        for p in range(begin, end):
+            votes[ballots[p]] = 0
+        out[m], begin = winner, end

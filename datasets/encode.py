@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numba import njit
+from numpy.typing import NDArray
 
 from perception.io import PointCloud
 from perception.sparse import voxelize
@@ -25,7 +27,8 @@ MIRROR_DEPTH = 3.0
 class Encoded:
     """One cloud as sparse sites.
 
-    coords: `[M, 4] int32`, (batch = 0, x, y, z), unique, in lexicographic order.
+    coords: `[M, 4] int32`, (batch = 0, x, y, z), or `[M, 5]` with time behind them, unique, in
+        lexicographic order.
     features: `[M, C] float32`, the mean over the points of a site.
     point_to_voxel: `[N] int64`, the row of each point's site.
     """
@@ -50,13 +53,21 @@ class Encoder:
               depend on where the sensor is mounted, nor on the slope of the road;
             - "range": horizontal distance from the sensor in units of 50 m;
             - "offset": position in the voxel relative to its centre, -0.5..0.5 (3 channels);
+            - "age": seconds since the point was measured, of several frames (`datasets.sequences`);
+              0 for a single scan;
+            - "time": the attribute of that name in seconds, in the reader's sense;
             - "one": the constant 1.
 
+        time: None for sites in space. Else they have a fourth coordinate: `"frame"`, the number of
+            the frame, of which the newest has the highest; or a time step in seconds: the age in
+            steps, rounded, from 0 (the newest) downwards.
+
     An attribute that the cloud lacks is read as zero, with a warning: train with
-    `Augment.missing_intensity` where that shall work well.
+    `Intensity.missing` or `Color.drop` where that shall work well.
 
     Raises:
-        ValueError: an unknown feature name, or a voxel size that is not positive.
+        ValueError: an unknown feature name, or a voxel size or time step that is not positive; a cloud
+            without the frames that `time` asks for.
     """
 
     CHANNELS: ClassVar[dict[str, int]] = {
@@ -66,10 +77,17 @@ class Encoder:
         "height": 1,
         "range": 1,
         "offset": 3,
+        "age": 1,
+        "time": 1,
         "one": 1,
     }
 
-    def __init__(self, voxel_size: float, features: Sequence[str]) -> None:
+    def __init__(
+        self,
+        voxel_size: float,
+        features: Sequence[str],
+        time: Literal["frame"] | float | None = None,
+    ) -> None:
         unknown = [name for name in features if name not in self.CHANNELS]
         if unknown or not features:
             raise ValueError(
@@ -77,46 +95,105 @@ class Encoder:
             )
         if not voxel_size > 0:
             raise ValueError(f"Encoder: voxel_size={voxel_size} must be positive metres")
+        if time is not None and time != "frame" and not (_is_number(time) and time > 0):
+            raise ValueError(
+                f'Encoder: time={time!r} must be "frame", a time step in seconds, or None'
+            )
         self.voxel_size = float(voxel_size)
         self.features = tuple(features)
+        self.time = time
 
     @property
     def channels(self) -> int:
         """Features of a site, C."""
         return sum(self.CHANNELS[name] for name in self.features)
 
-    def metadata(self) -> dict[str, float | list[str]]:
+    @property
+    def dim(self) -> int:
+        """Coordinates of a site beside the batch: 3, or 4 with time."""
+        return 3 if self.time is None else 4
+
+    def metadata(self) -> dict[str, Any]:
         """JSON values that rebuild this encoder: ``Encoder(**metadata)``."""
-        return {"voxel_size": self.voxel_size, "features": list(self.features)}
+        values: dict[str, Any] = {"voxel_size": self.voxel_size, "features": list(self.features)}
+        return values if self.time is None else {**values, "time": self.time}
 
     def __call__(self, cloud: PointCloud) -> Encoded:
         """Sites and features of `cloud`."""
-        points = cloud.points
-        columns = [
-            self._attribute(cloud, name)
-            if name in ("intensity", "color")
-            else _GEOMETRY[name](points, self.voxel_size)
-            for name in self.features
-        ]
-        features = torch.from_numpy(np.concatenate(columns, axis=1, dtype=np.float32))
-        voxels = voxelize(torch.from_numpy(points), self.voxel_size, features=features)
+        features = np.empty((len(cloud), self.channels), np.float32)
+        column = 0
+        for name in self.features:
+            stop = column + self.CHANNELS[name]
+            self._write(name, cloud, features[:, column:stop])
+            column = stop
+        places, size = cloud.points, [self.voxel_size] * 3
+        if self.time is not None:
+            # Half a step inside its cell: whole numbers are exact in float32.
+            times = self._times(cloud).astype(np.float32) + np.float32(0.5)
+            places, size = np.concatenate([places, times[:, None]], axis=1), [*size, 1.0]
+        voxels = voxelize(torch.from_numpy(places), size, features=torch.from_numpy(features))
         return Encoded(voxels.coords, voxels.features, voxels.point_to_voxel)
 
-    def _attribute(self, cloud: PointCloud, name: str) -> np.ndarray:
-        names = ("red", "green", "blue") if name == "color" else (name,)
-        missing = [n for n in names if n not in cloud.attributes]
-        if missing:
-            warnings.warn(
-                f"the point cloud has no {', '.join(missing)}; the network reads zeros instead",
-                stacklevel=3,
+    def _times(self, cloud: PointCloud) -> NDArray[np.integer]:
+        name = "frame" if self.time == "frame" else "age"
+        if name not in cloud.attributes:
+            raise ValueError(
+                f"Encoder: time={self.time!r} needs the attribute {name!r} of several frames; use "
+                "perception.datasets.sequences.Frames or merged"
             )
-            return np.zeros((len(cloud.points), len(names)), np.float32)
-        columns = []
-        for n in names:
-            values = np.asarray(cloud.attributes[n])
-            full = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
-            columns.append(values.astype(np.float32) / full)
-        return np.nan_to_num(np.stack(columns, axis=1), copy=False)
+        values = cloud.attributes[name]
+        if self.time == "frame":
+            return values
+        assert not isinstance(self.time, str | None)
+        return np.floor(0.5 - values.astype(np.float64) / self.time).astype(np.int64)
+
+    def _write(self, name: str, cloud: PointCloud, out: NDArray[np.float32]) -> None:
+        points = cloud.points
+        if name == "z":
+            np.divide(points[:, 2], np.float32(HEIGHT_SCALE), out=out[:, 0])
+        elif name == "height":
+            np.subtract(points[:, 2], ground_height(points), out=out[:, 0])
+            out /= np.float32(HEIGHT_SCALE)
+        elif name == "range":
+            np.hypot(points[:, 0], points[:, 1], out=out[:, 0])
+            out /= np.float32(RANGE_SCALE)
+        elif name == "offset":
+            _offset(points, np.float32(self.voxel_size), out)
+        elif name == "one":
+            out[:] = 1
+        elif name == "age":
+            out[:, 0] = cloud.attributes.get("age", np.float32(0))
+        else:
+            _attribute(cloud, name, out)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _attribute(cloud: PointCloud, name: str, out: NDArray[np.float32]) -> None:
+    names = ("red", "green", "blue") if name == "color" else (name,)
+    missing = [n for n in names if n not in cloud.attributes]
+    if missing:
+        warnings.warn(
+            f"the point cloud has no {', '.join(missing)}; the network reads zeros instead",
+            stacklevel=4,
+        )
+        out[:] = 0
+        return
+    for column, n in enumerate(names):
+        values = np.asarray(cloud.attributes[n])
+        full = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
+        np.divide(values, np.float32(full), out=out[:, column], casting="unsafe")
+    np.nan_to_num(out, copy=False)
+
+
+@njit(cache=True, nogil=True)
+def _offset(points: NDArray, voxel_size: np.float32, out: NDArray) -> None:
+    for i in range(len(points)):
+        for d in range(3):
+            scaled = points[i, d] / voxel_size
+            out[i, d] = scaled - np.floor(scaled) - np.float32(0.5)
 
 
 def ground_height(points: np.ndarray, *, cell: float = 4.0, share: float = 0.05) -> np.ndarray:
@@ -137,20 +214,34 @@ def ground_height(points: np.ndarray, *, cell: float = 4.0, share: float = 0.05)
     Returns:
         `[N] float32`, metres, in the frame of `points`.
     """
-    if len(points) == 0:
-        return np.zeros(0, np.float32)
-    scaled = points[:, :2] / np.float32(cell)
-    floors = np.floor(scaled)
-    cells = floors.astype(np.int64)
-    cells -= cells.min(axis=0) - 1
-    span = int(cells[:, 1].max()) + 2
-    keys = cells[:, 0] * span + cells[:, 1]
+    return ground_at(points, points, cell=cell, share=share)
+
+
+def ground_at(
+    points: np.ndarray, places: np.ndarray, *, cell: float = 4.0, share: float = 0.05
+) -> np.ndarray:
+    """`ground_height` of a scan at other places than its points.
+
+    Args:
+        points: `[N, 3] float32`, metres: the scan.
+        places: `[Q, 2+] float32`, x and y in metres; where the scan has no points, the ground of the
+            nearest cell with points counts.
+
+    Returns:
+        `[Q] float32`, metres; zeros for a scan without points.
+    """
+    if len(points) == 0 or len(places) == 0:
+        return np.zeros(len(places), np.float32)
+    x, y, z = points.T  # numpy reduces columns one by one much faster than along the rows
+    low = np.floor(np.array([x.min(), y.min()]) / np.float32(cell)).astype(np.int64) - 1
+    span = int(np.floor(y.max() / np.float32(cell))) + 2 - int(low[1])
 
     # One sort of one integer a point gives the cells and the heights in each in order.
-    lowest = float(points[:, 2].min())
-    unit = max(float(points[:, 2].max()) - lowest, 1e-3) / ((1 << 20) - 1)
-    levels = ((points[:, 2] - lowest) / unit).astype(np.int64)
-    packed = np.sort((keys << 20) | levels)
+    lowest = float(z.min())
+    unit = max(float(z.max()) - lowest, 1e-3) / ((1 << 20) - 1)
+    packed = np.empty(len(points), np.int64)
+    _pack(points, np.float32(cell), low, span, np.float32(lowest), np.float32(unit), packed)
+    packed.sort()
     packed_cells = packed >> 20
     first = np.flatnonzero(np.diff(packed_cells, prepend=-1))
     occupied = packed_cells[first]
@@ -173,47 +264,68 @@ def ground_height(points: np.ndarray, *, cell: float = 4.0, share: float = 0.05)
         ground = np.nanmax(np.where(there, eroded[at], np.nan), axis=1)
     ground = np.where(np.isfinite(ground), ground, own)
 
-    # Bilinear between the centres of the four nearest cells; the point's own where one is empty.
+    # Bilinear between the centres of the four nearest cells; the place's own where one is empty.
     beside = np.where(occupied[at] == wanted, ground[at], ground[:, None])
-    rows = np.searchsorted(occupied, keys)
-    from_centre = scaled - floors - np.float32(0.5)
-    step = np.where(from_centre < 0, -1, 1)
-    weight = np.abs(from_centre)
-    result = np.zeros(len(points), np.float32)
-    for along_x in (0, 1):
-        for along_y in (0, 1):
-            column = 3 * (1 + along_x * step[:, 0]) + 1 + along_y * step[:, 1]
-            share_x = weight[:, 0] if along_x else 1 - weight[:, 0]
-            share_y = weight[:, 1] if along_y else 1 - weight[:, 1]
-            result += (share_x * share_y * beside[rows, column]).astype(np.float32)
+    result = np.empty(len(places), np.float32)
+    _interpolate(
+        np.ascontiguousarray(places[:, :2]), np.float32(cell), low, span, occupied, beside, result
+    )
     return result
 
 
-def _z(points: np.ndarray, voxel_size: float) -> np.ndarray:
-    return points[:, 2:3] / HEIGHT_SCALE
+@njit(cache=True, nogil=True)
+def _pack(
+    points: np.ndarray,
+    cell: np.float32,
+    low: np.ndarray,
+    span: int,
+    lowest: np.float32,
+    unit: np.float32,
+    out: np.ndarray,
+) -> None:
+    """Cell and height of each point as one number that sorts by cell, then height."""
+    for i in range(len(points)):
+        x = np.int64(np.floor(points[i, 0] / cell)) - low[0]
+        y = np.int64(np.floor(points[i, 1] / cell)) - low[1]
+        out[i] = ((x * span + y) << 20) | np.int64((points[i, 2] - lowest) / unit)
 
 
-def _height(points: np.ndarray, voxel_size: float) -> np.ndarray:
-    return (points[:, 2] - ground_height(points))[:, None] / HEIGHT_SCALE
-
-
-def _range(points: np.ndarray, voxel_size: float) -> np.ndarray:
-    return np.hypot(points[:, 0:1], points[:, 1:2]) / RANGE_SCALE
-
-
-def _offset(points: np.ndarray, voxel_size: float) -> np.ndarray:
-    scaled = points / voxel_size
-    return scaled - np.floor(scaled) - 0.5
-
-
-def _one(points: np.ndarray, voxel_size: float) -> np.ndarray:
-    return np.ones((len(points), 1), np.float32)
-
-
-_GEOMETRY: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "z": _z,
-    "height": _height,
-    "range": _range,
-    "offset": _offset,
-    "one": _one,
-}
+@njit(cache=True, nogil=True)
+def _interpolate(
+    places: np.ndarray,
+    cell: np.float32,
+    low: np.ndarray,
+    span: int,
+    occupied: np.ndarray,
+    beside: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    last, row = np.int64(-1), np.int64(0)
+    for i in range(len(places)):
+        sx, sy = places[i, 0] / cell, places[i, 1] / cell
+        fx, fy = np.floor(sx), np.floor(sy)
+        x, y = np.int64(fx) - low[0], np.int64(fy) - low[1]
+        inside = 0 <= y < span
+        key = x * span + y
+        if not inside or key != last:  # neighbours in a scan mostly share a cell
+            row = np.int64(np.searchsorted(occupied, key) if inside else 0)
+            if not inside or row == len(occupied) or occupied[row] != key:
+                nearest = np.int64(1) << 60
+                for m in range(len(occupied)):
+                    dx, dy = occupied[m] // span - x, occupied[m] % span - y
+                    if dx * dx + dy * dy < nearest:
+                        nearest, row = dx * dx + dy * dy, np.int64(m)
+                out[i], last = beside[row, 4], np.int64(-1)
+                continue
+            last = key
+        dx, dy = sx - fx - np.float32(0.5), sy - fy - np.float32(0.5)
+        step_x, step_y = -1 if dx < 0 else 1, -1 if dy < 0 else 1
+        wx, wy = abs(dx), abs(dy)
+        value = np.float32(0)
+        for along_x in range(2):
+            share_x = wx if along_x else 1 - wx
+            for along_y in range(2):
+                share_y = wy if along_y else 1 - wy
+                column = 3 * (1 + along_x * step_x) + 1 + along_y * step_y
+                value += np.float32(share_x * share_y * beside[row, column])
+        out[i] = value

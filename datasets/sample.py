@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,8 @@ class Image:
         if isinstance(self.source, np.ndarray):
             return self.source
         try:
-            with PILImage.open(self.source) as image:
+            # From memory: of a file, a forged length makes the decoder ask for gigabytes.
+            with PILImage.open(io.BytesIO(self.source.read_bytes())) as image:
                 mode = "RGBA" if "A" in image.getbands() else "RGB"
                 values = np.asarray(image.convert(mode))
         except FileNotFoundError:
@@ -81,8 +83,8 @@ class Sample:
         name: a stable identifier, used for output files.
         images: pictures taken with the scan; their cameras' poses are in the frame of the cloud.
         time: seconds, on a clock that the frames of a sequence share; None where unknown.
-        flow: ``[N, 3] float32``, metres: how far each point moves, seen from this frame, until the
-            next one; or None.
+        flow: ``[N, 3] float32``, metres, axes of the cloud: how far each point moves over ground until
+            the next frame; zero where nothing but the sensor moves. Or None.
 
     Raises:
         ValueError: an annotation does not have one entry a point, or the pose is not 4x4.

@@ -97,7 +97,20 @@ def test_examples_in_docstrings_run(name: str) -> None:
 
 
 # docs/training.md works on a scan and a run: tests/tasks/test_training_doc.py makes them.
-PAGES = ["README.md", "docs/concepts.md", "docs/street.md", "docs/performance.md", "docs/models.md"]
+PAGES = ["README.md"] + [
+    f"docs/{name}.md"
+    for name in (
+        "concepts",
+        "custom-data",
+        "data",
+        "datasets",
+        "models",
+        "performance",
+        "rooms",
+        "sensors",
+        "street",
+    )
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

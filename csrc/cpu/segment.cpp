@@ -37,6 +37,40 @@ void check(const Tensor& x, const Tensor& rows, const Tensor& ptr, const char* o
 
 constexpr int64_t kBlock = 512;
 
+// kChannels: as many as there are, known to the compiler, which then keeps the sums in registers; 0: any.
+template <class T, int kChannels, bool kWeighted>
+void sum_segments(const Segments& s, const T* x, const T* w, bool mean, int64_t begin, int64_t end, T* out) {
+  using A = Accumulator<T>;  // what the features are converted to before they are added up
+  const int64_t channels = kChannels ? kChannels : s.channels;
+  double fixed[kChannels ? kChannels : 1];
+  std::vector<double> any(kChannels ? 0 : channels);
+  double* const sum = kChannels ? fixed : any.data();
+  for (int64_t m = begin; m < end; ++m) {
+    for (int64_t c = 0; c < channels; ++c) sum[c] = 0.0;
+    const double scale = mean ? 1.0 / std::max<int64_t>(1, s.ptr[m + 1] - s.ptr[m]) : 1.0;
+    for (int64_t p = s.ptr[m]; p < s.ptr[m + 1]; ++p) {
+      if (s.rows[p] < 0) continue;
+      const T* row = x + int64_t{s.rows[p]} * channels;
+      const double weight = kWeighted ? static_cast<double>(static_cast<A>(w[p])) : 1.0;
+      for (int64_t c = 0; c < channels; ++c) {
+        const double value = static_cast<double>(static_cast<A>(row[c]));
+        sum[c] += kWeighted ? weight * value : value;
+      }
+    }
+    for (int64_t c = 0; c < channels; ++c) out[m * channels + c] = static_cast<T>(sum[c] * scale);
+  }
+}
+
+template <class T, int kChannels>
+void sum_segments(const Segments& s, const T* x, const T* w, bool mean, T* out) {
+  parallel_blocks(s.count, kBlock, [&](int64_t, int64_t begin, int64_t end) {
+    if (w)
+      sum_segments<T, kChannels, true>(s, x, w, mean, begin, end, out);
+    else
+      sum_segments<T, kChannels, false>(s, x, w, mean, begin, end, out);
+  });
+}
+
 Tensor segment_sum(const Tensor& x_tensor, const Tensor& rows_tensor, const Tensor& ptr_tensor,
                    const std::optional<Tensor>& weights, bool mean) {
   check(x_tensor, rows_tensor, ptr_tensor, "segment_sum");
@@ -52,28 +86,17 @@ Tensor segment_sum(const Tensor& x_tensor, const Tensor& rows_tensor, const Tens
   Tensor out_tensor = empty({s.count, s.channels}, x_c.scalar_type());
   dispatch_floating(x_c.scalar_type(), "segment_sum", [&](auto tag) {
     using T = decltype(tag);
-    using A = Accumulator<T>;  // what the features are converted to before they are added up
     const T* x = x_c.const_data_ptr<T>();
     const T* w = weights_c ? weights_c->const_data_ptr<T>() : nullptr;
     T* out = out_tensor.mutable_data_ptr<T>();
-    parallel_blocks(s.count, kBlock, [&](int64_t, int64_t begin, int64_t end) {
-      std::vector<double> sum(s.channels);
-      for (int64_t m = begin; m < end; ++m) {
-        std::fill(sum.begin(), sum.end(), 0.0);
-        const double scale = mean ? 1.0 / std::max<int64_t>(1, s.ptr[m + 1] - s.ptr[m]) : 1.0;
-        for (int64_t p = s.ptr[m]; p < s.ptr[m + 1]; ++p) {
-          if (s.rows[p] < 0) continue;
-          const T* row = x + int64_t{s.rows[p]} * s.channels;
-          if (w) {
-            const double weight = static_cast<double>(static_cast<A>(w[p]));
-            for (int64_t c = 0; c < s.channels; ++c) sum[c] += weight * static_cast<double>(static_cast<A>(row[c]));
-          } else {
-            for (int64_t c = 0; c < s.channels; ++c) sum[c] += static_cast<double>(static_cast<A>(row[c]));
-          }
-        }
-        for (int64_t c = 0; c < s.channels; ++c) out[m * s.channels + c] = static_cast<T>(sum[c] * scale);
-      }
-    });
+    switch (s.channels) {  // the features of points
+      case 3: return sum_segments<T, 3>(s, x, w, mean, out);
+      case 4: return sum_segments<T, 4>(s, x, w, mean, out);
+      case 5: return sum_segments<T, 5>(s, x, w, mean, out);
+      case 6: return sum_segments<T, 6>(s, x, w, mean, out);
+      case 7: return sum_segments<T, 7>(s, x, w, mean, out);
+      default: return sum_segments<T, 0>(s, x, w, mean, out);
+    }
   });
   return out_tensor;
 }

@@ -69,14 +69,17 @@ add_library(perception_cuda MODULE
   cuda/group_by.cu
   cuda/hopper.cu
   cuda/index.cu
-  cuda/kernel_map.cu
   cuda/layers.cu
+  cuda/neighbor_table.cu
   cuda/normalization.cu
   cuda/normalize.cu
+  cuda/pairs.cu
+  cuda/plan.cu
   cuda/points.cu
   cuda/reach.cu
   cuda/segment.cu
   cuda/segment_max.cu
+  cuda/strided.cu
   cuda/tiles.cu
   cuda/unique.cu
   cuda/weight_grad_mma.cu

@@ -1,15 +1,17 @@
-// tile_table: the tiles of a kernel map that the products run on; see conv.cuh.
+// The tiles of a kernel map that the products run on, see conv.cuh; and tables read the other way.
 //
 // Rows are sorted so that rows with the same taps stand together, rare taps first: a key of one bit a
 // tap (several taps to a bit where there are more than 32), read as a Gray code so that neighbours in
 // the order differ in few bits, sorted downwards.
-// One launch does all: its blocks, one a multiprocessor, wait for each other between the steps. A step
+// One launch does all, the transposed table first where tiles of that are wanted: its blocks, one a
+// multiprocessor, wait for each other between the steps. A step
 // of the sort moves the keys by a digit of up to 9 bits, least first. A block has a range of the rows;
 // while it writes its keys to their places it counts them there for the next digit, by range and by
 // eight ranges, so that every block has to add up few counts to know where its keys begin.
 // Limit: the table is read once or twice and written once, 4 K bytes a row each.
 #include "cuda/conv.cuh"
 #include "cuda/grid.cuh"
+#include "cuda/maps.cuh"
 
 #include <algorithm>
 
@@ -34,9 +36,54 @@ KeyBits<kTaps> bits_of(const std::vector<int64_t>& rank, int64_t first, int64_t 
   return bits;
 }
 
+// -- transposed tables ------------------------------------------------------------------------------
+
+constexpr int kScatterRows = 256, kScatterThreads = 512;
+
+struct ScatterArgs {
+  const int32_t* origin;
+  int64_t num_out, num_in;
+  int taps;
+  int32_t* transposed;
+};
+
+// All blocks take part, of kBlock threads each.
+template <int kBlock>
+__device__ void transpose(const ScatterArgs& args) {
+  const int64_t words = args.num_in * args.taps, step = static_cast<int64_t>(gridDim.x) * kBlock;
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  int4* const quads = reinterpret_cast<int4*>(args.transposed);
+  for (int64_t i = begin; i < words / 4; i += step) quads[i] = {-1, -1, -1, -1};
+  for (int64_t i = words / 4 * 4 + begin; i < words; i += step) args.transposed[i] = -1;
+  wait_for_grid();
+  const uint32_t taps = args.taps;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kScatterRows; first < args.num_out;
+       first += static_cast<int64_t>(gridDim.x) * kScatterRows) {
+    const uint32_t rows = static_cast<uint32_t>(min(static_cast<int64_t>(kScatterRows), args.num_out - first));
+    const int32_t* const from = args.origin + first * taps;
+#pragma unroll 2
+    for (uint32_t i = threadIdx.x; i < rows * taps; i += kBlock) {
+      const int32_t to = __ldg(from + i);
+      const uint32_t row = i / taps, tap = i - row * taps;
+      if (to >= 0) args.transposed[static_cast<int64_t>(to) * taps + tap] = static_cast<int32_t>(first + row);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kScatterThreads) scatter_kernel(const __grid_constant__ ScatterArgs args) {
+  transpose<kScatterThreads>(args);
+}
+
 // -- masks ------------------------------------------------------------------------------------------
 
+// An entry of the table, which this very kernel may have written.
+template <bool kWritten>
+__device__ __forceinline__ int32_t load_entry(const int32_t* from) {
+  return kWritten ? *from : __ldg(from);
+}
+
 // The taps of 32 rows as bit sets, each lane one row's: lanes read the taps of one row after the other.
+template <bool kWritten>
 __device__ __forceinline__ uint32_t masks_of_rows(const int32_t* from, int64_t stride, int last, uint32_t bit) {
   const int lane = threadIdx.x % 32;
   uint32_t mask = 0;
@@ -44,7 +91,7 @@ __device__ __forceinline__ uint32_t masks_of_rows(const int32_t* from, int64_t s
   for (int half = 0; half < 32; half += 16) {
     int32_t in[16];
 #pragma unroll
-    for (int r = 0; r < 16; ++r) in[r] = __ldg(from + min(half + r, last) * stride);
+    for (int r = 0; r < 16; ++r) in[r] = load_entry<kWritten>(from + min(half + r, last) * stride);
 #pragma unroll
     for (int r = 0; r < 16; ++r) {
       const uint32_t all = __reduce_or_sync(~0u, in[r] >= 0 ? bit : 0);
@@ -74,7 +121,7 @@ __global__ void __launch_bounds__(kMaskThreads, 3)
   for (int begin = 0; begin < args.count; begin += 32) {
     const bool live = begin + lane < args.count;
     const int tap = live ? begin + lane : args.count - 1;
-    mask |= masks_of_rows(args.table + first_row * args.taps + args.first + tap, args.taps, last,
+    mask |= masks_of_rows<false>(args.table + first_row * args.taps + args.first + tap, args.taps, last,
                           live ? 1u << bits.of[tap] : 0);
   }
   if (lane <= last) args.masks[first_row + lane] = mask;
@@ -102,7 +149,9 @@ struct TileArgs {
   int32_t* rows;
   int32_t* order;
   int32_t* taps;
+  int32_t* back;     // the same with another header; null: not wanted
   KeyBits<kFewTaps> bits;
+  ScatterArgs scatter;  // where the table is the transposed of another
 };
 
 struct SortMemory {
@@ -144,6 +193,7 @@ __device__ __forceinline__ int64_t range_end(const TileArgs& args, int64_t begin
 }
 
 // Makes the keys and counts their first digits; clears the counts of all passes.
+template <bool kWritten>
 __device__ void begin_sort(const TileArgs& args, SortMemory& memory) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   uint4* const clear = reinterpret_cast<uint4*>(args.counts);
@@ -163,7 +213,7 @@ __device__ void begin_sort(const TileArgs& args, SortMemory& memory) {
     if (args.masks != nullptr)
       key = live ? __ldg(args.masks + row) : 0;
     else
-      key = masks_of_rows(args.table + first * args.num_taps + tap, args.num_taps,
+      key = masks_of_rows<kWritten>(args.table + first * args.num_taps + tap, args.num_taps,
                           static_cast<int>(min(int64_t{31}, end - 1 - first)), bit);
     key ^= key >> 1;
     key ^= key >> 2;
@@ -303,12 +353,16 @@ __device__ void sort_by_digit(const TileArgs& args, SortMemory& memory, int pass
 }
 
 // Writes up to 32 taps of a granule at a time, kGroup threads each.
+template <bool kWritten>
 __device__ void cut_granules(const TileArgs& args, GranuleMemory& memory) {
   const int lane = threadIdx.x % 32, group = threadIdx.x / kGroup, member = threadIdx.x / 32 % kGroupWarps;
   constexpr int kRows = kGranule / kGroupWarps;  // of a warp
   int32_t* const tile = memory.tiles + group * kGranule * (min(args.num_taps, 32) | 1);
   if (blockIdx.x == 0)
-    for (int w = threadIdx.x; w < args.words; w += kThreads) args.taps[w] = 0;
+    for (int w = threadIdx.x; w < args.words; w += kThreads) {
+      args.taps[w] = 0;
+      if (args.back != nullptr) args.back[w] = w == 0;
+    }
   const int64_t pieces = args.granules * args.words, step = static_cast<int64_t>(gridDim.x) * kGroups;
   for (int64_t piece = static_cast<int64_t>(group) * gridDim.x + blockIdx.x; piece < pieces; piece += step) {
     const int64_t granule = piece / args.words;
@@ -328,7 +382,7 @@ __device__ void cut_granules(const TileArgs& args, GranuleMemory& memory) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int32_t r = __shfl_sync(~0u, row, i);
-      in[i] = r >= 0 && lane < taps ? __ldg(column + static_cast<int64_t>(r) * args.num_taps) : -1;
+      in[i] = r >= 0 && lane < taps ? load_entry<kWritten>(column + static_cast<int64_t>(r) * args.num_taps) : -1;
     }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) any |= in[i] >= 0;
@@ -343,7 +397,10 @@ __device__ void cut_granules(const TileArgs& args, GranuleMemory& memory) {
     uint32_t present = 0;
 #pragma unroll
     for (int w = 0; w < kGroupWarps; ++w) present |= memory.present[group][w];
-    if (member == 0 && lane == 0) args.taps[(1 + granule) * args.words + word] = static_cast<int32_t>(present);
+    if (member == 0 && lane == 0) {
+      args.taps[(1 + granule) * args.words + word] = static_cast<int32_t>(present);
+      if (args.back != nullptr) args.back[(1 + granule) * args.words + word] = static_cast<int32_t>(present);
+    }
     int32_t* const to = args.rows + (granule * args.num_taps + first) * kGranule + lane;
     for (int t = member; t < taps; t += kGroupWarps) {
       if (!(present >> t & 1)) continue;
@@ -353,11 +410,16 @@ __device__ void cut_granules(const TileArgs& args, GranuleMemory& memory) {
   }
 }
 
+template <bool kTransposes>
 __global__ void __launch_bounds__(kThreads, 1) tile_kernel(const __grid_constant__ TileArgs args) {
   extern __shared__ uint4 shared[];
   SortMemory& memory = *reinterpret_cast<SortMemory*>(shared);
   if (args.num_out > 0) {
-    begin_sort(args, memory);
+    if (kTransposes) {
+      transpose<kThreads>(args.scatter);
+      wait_for_grid();
+    }
+    begin_sort<kTransposes>(args, memory);
     wait_for_grid();
     count_first_digits(args, memory);
     for (int pass = 0; pass < args.passes; ++pass) {
@@ -366,37 +428,25 @@ __global__ void __launch_bounds__(kThreads, 1) tile_kernel(const __grid_constant
     }
     wait_for_grid();
   }
-  cut_granules(args, *reinterpret_cast<GranuleMemory*>(shared));
+  cut_granules<kTransposes>(args, *reinterpret_cast<GranuleMemory*>(shared));
 }
 
-// `given`: the masks that neighbor_table made for this rank, or of no rows.
-std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<int64_t> rank,
-                                              const std::optional<Tensor>& given) {
-  STD_TORCH_CHECK(table.dim() == 2 && table.scalar_type() == ScalarType::Int,
-                  "tile_table: table must be int32 [num_out, K]");
+// `scatter`: the table is yet to be made, of at most kFewTaps taps.
+Tiles tiles_of(const Tensor& table, const Tensor* given, const std::vector<int64_t>& rank, bool mirrored,
+               const ScatterArgs* scatter, cudaStream_t stream) {
   const int64_t num_out = table.size(0), taps = table.size(1);
-  STD_TORCH_CHECK(num_out <= kMaxRows && taps >= 1 && taps <= 1 << 20, "tile_table: table is too large, or has no tap");
-  STD_TORCH_CHECK(static_cast<int64_t>(rank.size()) == taps, "tile_table: rank must have one entry a tap");
-  for (const int64_t r : rank) STD_TORCH_CHECK(r >= 0 && r < taps, "tile_table: rank must number the taps");
-  const bool masked = given && given->numel() > 0;
-  if (masked) {
-    check_same_device(*given, table, "tile_table");
-    STD_TORCH_CHECK(given->dim() == 1 && given->scalar_type() == ScalarType::Int && given->size(0) == num_out &&
-                        given->is_contiguous() && taps <= kFewTaps,
-                    "tile_table: masks must be int32 [num_out] of at most 32 taps");
-  }
-  const Device device(table);
-  const Tensor from = as_contiguous(table);
+  STD_TORCH_CHECK(taps >= 1, "a kernel map without taps has no tiles");
   const int64_t granules = std::max<int64_t>(ceil_div(num_out, kGranule), 1), words = ceil_div(taps, 32);
-  Tensor rows = empty_like_device(table, {granules, taps, kGranule}, ScalarType::Int);
-  Tensor order = empty_like_device(table, {granules * kGranule}, ScalarType::Int);
-  Tensor present = empty_like_device(table, {1 + granules, words}, ScalarType::Int);
+  Tiles tiles{empty_like_device(table, {granules, taps, kGranule}, ScalarType::Int),
+              empty_like_device(table, {granules * kGranule}, ScalarType::Int),
+              empty_like_device(table, {1 + granules, words}, ScalarType::Int), std::nullopt};
+  if (mirrored) tiles.back = empty_like_device(table, {1 + granules, words}, ScalarType::Int);
 
   const int64_t wanted = std::max(ceil_div(num_out, kLeastRange), ceil_div(granules * words, kGroups));
   const int64_t blocks = std::min<int64_t>({wanted, device_facts().multiprocessors, kMostBlocks});
 
   TileArgs args{};
-  args.table = from.const_data_ptr<int32_t>();
+  args.table = table.const_data_ptr<int32_t>();
   args.num_out = num_out;
   args.num_taps = static_cast<int>(taps);
   args.words = static_cast<int>(words);
@@ -405,9 +455,10 @@ std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<i
   args.passes = static_cast<int>(ceil_div(args.key_bits, kDigitBits));
   args.digit_bits = static_cast<int>(ceil_div(args.key_bits, args.passes));
   args.range = static_cast<uint32_t>(ceil_div(ceil_div(num_out, blocks), 32) * 32);
-  args.rows = rows.mutable_data_ptr<int32_t>();
-  args.order = order.mutable_data_ptr<int32_t>();
-  args.taps = present.mutable_data_ptr<int32_t>();
+  args.rows = tiles.rows.mutable_data_ptr<int32_t>();
+  args.order = tiles.order.mutable_data_ptr<int32_t>();
+  args.taps = tiles.taps.mutable_data_ptr<int32_t>();
+  if (tiles.back) args.back = tiles.back->mutable_data_ptr<int32_t>();
 
   // Pairs twice, the sort moves between them; counts; masks where the kernel does not make them.
   const int64_t counts = args.passes * (ceil_div(blocks, kSuper) + blocks) * kDigits;
@@ -415,7 +466,7 @@ std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<i
   Tensor scratch = empty_like_device(table, {counts + 4 * num_out + masks}, ScalarType::Int);
   args.counts = reinterpret_cast<uint32_t*>(scratch.mutable_data_ptr<int32_t>());
   args.pairs = reinterpret_cast<uint2*>(args.counts + counts);
-  if (masked) {
+  if (given != nullptr && given->numel() > 0) {
     args.masks = reinterpret_cast<const uint32_t*>(given->const_data_ptr<int32_t>());
   } else if (taps <= kFewTaps) {
     args.bits = bits_of<kFewTaps>(rank, 0, taps);
@@ -424,19 +475,63 @@ std::tuple<Tensor, Tensor, Tensor> tile_table(const Tensor& table, std::vector<i
     args.masks = made;
     for (int64_t first = 0; first < taps; first += kMaskTaps) {
       const int64_t count = std::min<int64_t>(kMaskTaps, taps - first);
-      mask_kernel<<<grid_for(num_out, kMaskThreads, kMaxRows), kMaskThreads, 0, device.stream()>>>(
+      mask_kernel<<<grid_for(num_out, kMaskThreads, kMaxRows), kMaskThreads, 0, stream>>>(
           {args.table, num_out, args.num_taps, static_cast<int>(first), static_cast<int>(count), made},
           bits_of<kMaskTaps>(rank, first, count));
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     }
   }
-  allow_shared<tile_kernel>(static_cast<int>(shared_bytes(kFewTaps)));
-  launch_together(tile_kernel, blocks, kThreads, shared_bytes(args.num_taps), args, device.stream());
-  return {rows, order, present};
+  const auto launch = [&](auto transposes) {
+    constexpr auto kernel = tile_kernel<transposes.value>;
+    allow_shared<kernel>(static_cast<int>(shared_bytes(kFewTaps)));
+    launch_together(kernel, blocks, kThreads, shared_bytes(args.num_taps), args, stream);
+  };
+  if (scatter != nullptr) {
+    args.scatter = *scatter;
+    launch(std::true_type{});
+  } else {
+    launch(std::false_type{});
+  }
+  return tiles;
+}
+
+Tensor empty_transposed(const Tensor& origin, int64_t num_in, ScatterArgs& scatter) {
+  STD_TORCH_CHECK(num_in >= 0 && num_in <= kMaxRows, "plan_transposed: num_in is out of range");
+  Tensor table = empty_like_device(origin, {num_in, origin.size(1)}, ScalarType::Int);
+  scatter = {origin.const_data_ptr<int32_t>(), origin.size(0), num_in, static_cast<int>(origin.size(1)),
+             table.mutable_data_ptr<int32_t>()};
+  return table;
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(perception, CUDA, m) { m.impl("tile_table", TORCH_BOX(&tile_table)); }
+Tiles make_tiles(const Tensor& table, const Tensor* masks, const std::vector<int64_t>& rank, bool mirrored,
+                 cudaStream_t stream) {
+  return tiles_of(table, masks, rank, mirrored, nullptr, stream);
+}
+
+Tensor make_transposed(const Tensor& origin, int64_t num_in, cudaStream_t stream) {
+  ScatterArgs args;
+  Tensor table = empty_transposed(origin, num_in, args);
+  const int64_t words = num_in * args.taps;
+  if (words == 0) return table;
+  const int64_t most =
+      int64_t{blocks_a_multiprocessor<scatter_kernel, kScatterThreads>()} * device_facts().multiprocessors;
+  const int64_t wanted =
+      std::max(ceil_div(words, 4 * kScatterThreads), ceil_div(args.num_out, int64_t{kScatterRows}));
+  launch_together(scatter_kernel, std::min(most, wanted), kScatterThreads, 0, args, stream);
+  return table;
+}
+
+Tiles make_transposed_tiles(const Tensor& origin, int64_t num_in, const std::vector<int64_t>& rank, Tensor& table,
+                            cudaStream_t stream) {
+  if (origin.size(1) > kFewTaps) {  // bit sets are made from the table before the tiles are
+    table = make_transposed(origin, num_in, stream);
+    return tiles_of(table, nullptr, rank, false, nullptr, stream);
+  }
+  ScatterArgs args;
+  table = empty_transposed(origin, num_in, args);
+  return tiles_of(table, nullptr, rank, false, &args, stream);
+}
 
 }  // namespace perception

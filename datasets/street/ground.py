@@ -1,6 +1,7 @@
 """The ground of the street as one analytic function of x and y: height, class and material.
 
-The main road follows a curve that is tabulated along the world's x axis; side streets join it.
+The main road follows a curve that is tabulated along the world's x axis; other roads join or cross
+it, with verges, pavements and corners of their own.
 ``road_distance`` is the distance to the nearest kerb (negative on the carriageway), and everything
 else is laid out by that distance: kerb, verge, pavement, plots, banks. A function instead of a
 height map costs nothing to build, has sharp kerbs, and has no border.
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 
 from perception.datasets.street.classes import ROAD, SIDEWALK, TERRAIN
 from perception.datasets.street.materials import ASPHALT, GRASS, MARKING, PAVING, SOIL
+
+#: Grass too short to stop a beam: trodden earth, with the intensity of grass in most streets.
+LAWN: Final = SOIL
 
 __all__ = ["ground_height", "ground_heights", "ground_surface", "road_distance", "value_noise"]
 
@@ -40,7 +44,17 @@ LANES: Final = 16  # 1 = a painted centre line, 2 = edge lines too, 0 = none
 PAVEMENT_MATERIAL: Final = 17
 ROAD_MATERIAL: Final = 18
 HILL: Final = 19  # height of the wide undulation away from the road, m
-GROUND_SIZE: Final = 20
+WALK_SLOPE: Final = 20  # rise of verge and pavement away from the road, m/m
+KERB_WIDTH: Final = 21  # over which the kerb rises, m
+ROUGH_ROAD: Final = 22  # grain of the carriageway, m from lowest to highest
+ROUGH_WALK: Final = 23  # grain of the pavement, m
+MOWN: Final = 24  # share of the grass that is too short to stop a beam
+DROPPED: Final = 25  # by how much kerbs are lowered at corners, 0..1
+PATH_HALF: Final = 26  # half the width of the footpath, m
+ZEBRA: Final = 27  # 1 = zebra crossings over the main road beside junctions
+RUT: Final = 28  # depth of the wheel tracks, m
+LANE: Final = 29  # width of a lane, m
+GROUND_SIZE: Final = 30
 
 # Columns of the table, one row a metre along x.
 T_CENTRE: Final = 0  # y of the centre line
@@ -50,11 +64,16 @@ T_BANK_LEFT: Final = 3  # height of the bank on the left
 T_BANK_RIGHT: Final = 4
 T_PLOT_LEFT: Final = 5  # what lies behind the pavement: 0 terrain, 1 paved, 2 asphalt, 3 soil
 T_PLOT_RIGHT: Final = 6
-T_SIZE: Final = 7
+T_KERB_LEFT: Final = 7  # factor on the height of the kerb, small at driveways
+T_KERB_RIGHT: Final = 8
+T_SIZE: Final = 9
 
-# Columns of the side streets: x of the junction, skew dx/dy, half width,
-# side (+1 left, -1 right, 0 both).
-# Columns of the strips (driveways, footpaths): x, half width, side, length, class.
+# Columns of the other roads ("crossings"): x of the junction, skew dx/dy, half width,
+# side (+1 left, -1 right, 0 both), verge, pavement, corner radius.
+CROSSING: Final = 7
+# Columns of the strips (driveways, footpaths): x at the kerb, half width, side, length, class,
+# skew dx/d(distance), bend (m).
+STRIP: Final = 7
 
 
 @njit(inline="always")
@@ -90,6 +109,42 @@ def _row(g: NDArray[np.float64], table: NDArray[np.float64], x: float) -> tuple[
     return i, s - i
 
 
+@njit(inline="always")
+def _where(
+    g: NDArray[np.float64],
+    table: NDArray[np.float64],
+    crossings: NDArray[np.float64],
+    x: float,
+    y: float,
+    i: int,
+    f: float,
+) -> tuple[float, float, float, float, float]:
+    """Distance to the nearest kerb, signed distance to the main centre line, width of the verge
+    and of the pavement there, and how much this is a corner (0..1)."""
+    slope = table[i, T_SLOPE]
+    lateral = (y - (table[i, T_CENTRE] * (1.0 - f) + table[i + 1, T_CENTRE] * f)) / np.sqrt(
+        1.0 + slope * slope
+    )
+    distance = abs(lateral) - g[HALF_WIDTH]
+    verge, pavement, corner = g[VERGE], g[PAVEMENT], 0.0
+    for k in range(len(crossings)):
+        skew = crossings[k, 1]
+        across = abs(x - crossings[k, 0] - skew * lateral) / np.sqrt(1.0 + skew * skew)
+        across -= crossings[k, 2]
+        if crossings[k, 3] != 0.0:
+            across = max(across, -lateral * crossings[k, 3])
+        if across > 45.0:
+            continue
+        # Between two roads their verges and pavements blend.
+        mine = min(max(0.5 + (distance - across) * 0.12, 0.0), 1.0)
+        verge += mine * (crossings[k, 4] - verge)
+        pavement += mine * (crossings[k, 5] - pavement)
+        h = max(crossings[k, 6] - abs(distance - across), 0.0) / crossings[k, 6]
+        corner = max(corner, h)
+        distance = min(distance, across) - h * h * crossings[k, 6] * 0.25
+    return distance, lateral, verge, pavement, corner
+
+
 @njit(nogil=True, cache=True)
 def road_distance(
     g: NDArray[np.float64],
@@ -101,19 +156,7 @@ def road_distance(
     """Distance to the nearest kerb (negative on the road) and signed distance to the centre line
     of the main road (positive on the left), metres."""
     i, f = _row(g, table, x)
-    slope = table[i, T_SLOPE]
-    lateral = (y - (table[i, T_CENTRE] * (1.0 - f) + table[i + 1, T_CENTRE] * f)) / np.sqrt(
-        1.0 + slope * slope
-    )
-    distance = abs(lateral) - g[HALF_WIDTH]
-    for k in range(len(crossings)):
-        skew = crossings[k, 1]
-        across = abs(x - crossings[k, 0] - skew * lateral) / np.sqrt(1.0 + skew * skew)
-        across -= crossings[k, 2]
-        if crossings[k, 3] != 0.0:
-            across = max(across, -lateral * crossings[k, 3])
-        h = max(g[CORNER] - abs(distance - across), 0.0) / g[CORNER]
-        distance = min(distance, across) - h * h * g[CORNER] * 0.25
+    distance, lateral, _, _, _ = _where(g, table, crossings, x, y, i, f)
     return distance, lateral
 
 
@@ -133,24 +176,35 @@ def ground_height(
 ) -> float:
     """Height of the ground at (x, y), metres in the world frame."""
     i, f = _row(g, table, x)
-    distance, lateral = road_distance(g, table, crossings, x, y)
+    distance, lateral, verge, pavement, corner = _where(g, table, crossings, x, y, i, f)
     z = table[i, T_HEIGHT] * (1.0 - f) + table[i + 1, T_HEIGHT] * f + g[CROSS_SLOPE] * lateral
+    grain = _hash01(int(np.floor(x * 6.0)), int(np.floor(y * 6.0)), int(g[NOISE_SEED])) - 0.5
+    away = abs(lateral)
     if distance < 0.0:
-        return z - g[CAMBER] * min(abs(lateral), g[HALF_WIDTH])
-    z += -g[CAMBER] * g[HALF_WIDTH] + g[KERB] * min(distance * 25.0, 1.0)
-    behind = distance - g[VERGE] - g[PAVEMENT]
-    if behind > 0.0:
-        column = T_BANK_LEFT if lateral > 0.0 else T_BANK_RIGHT
-        bank = table[i, column] * (1.0 - f) + table[i + 1, column] * f
-        z += bank * _smoothstep((behind - g[BANK_START]) / g[BANK_LENGTH])
-        seed = int(g[NOISE_SEED])
-        ramp = min(behind * 0.5, 1.0)
-        w = g[BUMP_LENGTH]
-        z += ramp * g[BUMP] * value_noise(x / w, y / w, seed)
-        z += ramp * g[TUFT] * value_noise(x * 2.1, y * 2.1, seed + 1)
-        if behind > 8.0 and g[HILL] > 0.0:
-            ramp = _smoothstep((behind - 8.0) / 25.0)
-            z += ramp * g[HILL] * value_noise(x * 0.04, y * 0.04, seed + 2)
+        if g[RUT] > 0.0 and away < 2.0 * g[LANE]:
+            track = abs(away % g[LANE] - 0.5 * g[LANE]) - 0.75
+            z -= g[RUT] * max(1.0 - track * track * 12.0, 0.0)
+        return z - g[CAMBER] * min(away, g[HALF_WIDTH]) + g[ROUGH_ROAD] * grain
+    column = T_KERB_LEFT if lateral > 0.0 else T_KERB_RIGHT
+    kerb = g[KERB] * (table[i, column] * (1.0 - f) + table[i + 1, column] * f)
+    kerb *= 1.0 - g[DROPPED] * corner
+    walk = verge + pavement
+    z += -g[CAMBER] * g[HALF_WIDTH] + kerb * min(distance / g[KERB_WIDTH], 1.0)
+    z += g[WALK_SLOPE] * min(distance, walk + 6.0)
+    behind = distance - walk
+    if behind <= 0.0:
+        return z + g[ROUGH_WALK] * grain
+    column = T_BANK_LEFT if lateral > 0.0 else T_BANK_RIGHT
+    bank = table[i, column] * (1.0 - f) + table[i + 1, column] * f
+    z += bank * _smoothstep((behind - g[BANK_START]) / g[BANK_LENGTH])
+    seed = int(g[NOISE_SEED])
+    ramp = min(behind * 0.5, 1.0)
+    w = g[BUMP_LENGTH]
+    z += ramp * g[BUMP] * value_noise(x / w, y / w, seed)
+    z += ramp * g[TUFT] * value_noise(x * 2.1, y * 2.1, seed + 1)
+    if behind > 8.0 and g[HILL] > 0.0:
+        ramp = _smoothstep((behind - 8.0) / 25.0)
+        z += ramp * g[HILL] * value_noise(x * 0.04, y * 0.04, seed + 2)
     return z
 
 
@@ -169,6 +223,32 @@ def ground_heights(
 
 
 @njit(nogil=True, cache=True)
+def _carriageway(
+    g: NDArray[np.float64],
+    crossings: NDArray[np.float64],
+    x: float,
+    distance: float,
+    lateral: float,
+) -> int:
+    """Material of the carriageway: asphalt or setts, and what is painted on it."""
+    for k in range(len(crossings)):
+        gap = abs(x - crossings[k, 0] - crossings[k, 1] * lateral) - crossings[k, 2]
+        if abs(lateral) < g[HALF_WIDTH] and 0.0 < gap < 0.5 * crossings[k, 6] + 6.0:
+            # Beside a junction there are no lines along the road, but perhaps a zebra crossing.
+            stripe = gap - 0.5 * crossings[k, 6] - 1.5
+            if g[ZEBRA] > 0.0 and 0.0 < stripe < 3.0 and lateral % 1.0 < 0.5:
+                return MARKING
+            return int(g[ROAD_MATERIAL])
+        if gap < 0.0 and crossings[k, 3] * lateral >= 0.0:
+            return int(g[ROAD_MATERIAL])
+    if g[LANES] > 0.0 and distance < -1.2 and abs(lateral) < 0.07 and x % 9.0 < 4.5:
+        return MARKING
+    if g[LANES] > 1.0 and -0.45 < distance < -0.31:
+        return MARKING
+    return int(g[ROAD_MATERIAL])
+
+
+@njit(nogil=True, cache=True)
 def ground_surface(
     g: NDArray[np.float64],
     table: NDArray[np.float64],
@@ -178,32 +258,33 @@ def ground_surface(
     y: float,
 ) -> tuple[int, int]:
     """Class and material of the ground at (x, y)."""
-    distance, lateral = road_distance(g, table, crossings, x, y)
+    i, f = _row(g, table, x)
+    distance, lateral, verge, pavement, _ = _where(g, table, crossings, x, y, i, f)
     if distance < 0.0:
-        material = int(g[ROAD_MATERIAL])
-        if g[LANES] > 0.0 and distance < -1.2 and abs(lateral) < 0.07 and x % 9.0 < 4.5:
-            material = MARKING
-        if g[LANES] > 1.0 and -0.45 < distance < -0.31:
-            material = MARKING
-        return ROAD, material
-    behind = distance - g[VERGE] - g[PAVEMENT]
-    if -g[PAVEMENT] <= behind < 0.0 or distance < 0.12:
+        return ROAD, _carriageway(g, crossings, x, distance, lateral)
+    behind = distance - verge - pavement
+    if -pavement <= behind < 0.0 or distance < 0.12:
         return SIDEWALK, int(g[PAVEMENT_MATERIAL])
     side = 1.0 if lateral > 0.0 else -1.0
     for k in range(len(strips)):
-        if (
-            strips[k, 2] == side
-            and abs(x - strips[k, 0]) < strips[k, 1]
-            and distance < strips[k, 3]
-        ):
-            return int(strips[k, 4]), PAVING if strips[k, 4] == SIDEWALK else ASPHALT
+        if strips[k, 2] == side and distance < strips[k, 3]:
+            along = x - strips[k, 0] - strips[k, 5] * distance
+            if strips[k, 6] != 0.0:
+                along -= strips[k, 6] * np.sin(0.15 * distance)
+            if abs(along) < strips[k, 1]:
+                return int(strips[k, 4]), PAVING if strips[k, 4] == SIDEWALK else ASPHALT
+    # Short grass returns like long grass, but only long grass stops a beam above the soil.
+    grass = GRASS
+    if g[MOWN] > 0.5 + 0.5 * value_noise(x * 0.11, y * 0.11, int(g[NOISE_SEED]) + 3):
+        grass = LAWN
     if behind < 0.0:
         if g[VERGE_GRASS] > 0.0:
-            return TERRAIN, GRASS
+            return TERRAIN, grass
         return SIDEWALK, int(g[PAVEMENT_MATERIAL])
-    if g[PATH] > 0.0 and abs(behind - g[PATH]) < 0.9:
-        return SIDEWALK, PAVING
-    i, _ = _row(g, table, x)
+    if g[PATH] > 0.0:
+        course = g[PATH] + 2.0 * value_noise(x * 0.05, 0.5, int(g[NOISE_SEED]) + 4)
+        if abs(behind - course) < g[PATH_HALF]:
+            return SIDEWALK, PAVING
     plot = table[i, T_PLOT_LEFT] if lateral > 0.0 else table[i, T_PLOT_RIGHT]
     if behind < 25.0:
         if plot == 1.0:
@@ -212,4 +293,4 @@ def ground_surface(
             return ROAD, ASPHALT
         if plot == 3.0:
             return TERRAIN, SOIL
-    return TERRAIN, GRASS
+    return TERRAIN, grass

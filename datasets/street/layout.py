@@ -9,8 +9,12 @@ from __future__ import annotations
 import math
 from random import Random
 
+from perception.datasets.street import furniture as fu
 from perception.datasets.street import objects as ob
 from perception.datasets.street import structures as st
+from perception.datasets.street import vegetation as vg
+from perception.datasets.street import vehicles as ve
+from perception.datasets.street.classes import ROAD
 from perception.datasets.street.pen import Chunk, Ground, Pen
 from perception.datasets.street.plots import Frontage, fill_plot, times
 from perception.datasets.street.style import CHUNK, Style
@@ -19,36 +23,79 @@ __all__ = ["lay_out"]
 
 
 def _pavement(f: Frontage) -> None:
-    """Trees, poles, people and bicycles on the verge and the pavement."""
+    """Trees, poles, people, bicycles and what else stands on the verge and the pavement."""
     r, style = f.r, f.style
     strip = f.kerb + (0.5 * style.verge if style.verge else 0.45)
-    if r.random() < style.street_trees:
-        item = ob.tree(r, 0.8 * style.tree_size, r.uniform(2.0, 3.5))
-        f.put(item, r.uniform(-9, 9), strip + 0.1, r.uniform(0, 6), 0.3)
+    if style.bays is not None and style.bays[0] == f.side:
+        strip = f.kerb + style.verge - 0.3
+    if style.avenue:
+        at = style.avenue * math.ceil((f.x - 10.0) / style.avenue) - f.x
+        while at < 10.0:
+            kin = Random(f"avenue {style.seed} {f.side} {r.randrange(4)}")
+            if r.random() < 0.92:
+                item = vg.tree(kin, 0.9 * style.tree_size, kin.uniform(1.8, 3.5), style.bare > 0.4)
+                f.put(item, at, strip + 0.1, r.uniform(0, 6), 0.3)
+            at += style.avenue
+    elif r.random() < style.street_trees:
+        f.put(f.tree(0.8, r.uniform(2.0, 3.5)), r.uniform(-9, 9), strip + 0.1, r.uniform(0, 6), 0.3)
     for _ in range(times(r, 0.55 * style.poles)):
-        away = strip if r.random() < 0.7 else f.edge - 0.3
-        f.put(st.pole(r), r.uniform(-10, 10), away, f.out - 0.5 * math.pi, 0.2)
-    if style.pavement > 1.0:
-        f.people(0.35, f.edge - style.pavement + 0.3, f.edge)
-        for _ in range(times(r, 0.08 * style.people)):
-            turn = r.choice((0.0, 1.4, math.pi))
-            f.put(ob.bicycle(r), r.uniform(-10, 10), f.edge - 0.5, turn)
+        away = strip if r.random() < 0.7 else f.edge + 0.3
+        f.put(fu.pole(r), r.uniform(-10, 10), away, f.out - 0.5 * math.pi, 0.2)
+    if r.random() < 0.06 * style.poles:
+        first, gain = r.uniform(-9, 0), r.uniform(0.7, 1.5)
+        for i in range(r.randint(3, 9)):
+            f.put(fu.bollard(gain), first + 1.5 * i, f.kerb + 0.35, 0.0, 0.2)
+    room = style.furnished
+    back = f.edge - 0.4 if room else f.edge + 0.4
+    f.people(0.12, back, back + 0.1)
+    f.clutter(0.4, back, back + 0.1)
+    if room and r.random() < 0.07:
+        f.seat(back, back + 0.05)
+    if room and r.random() < 0.03:
+        at = r.uniform(-7, 7)
+        f.put(fu.bus_stop(r), at, f.edge + 0.2, f.out - 0.5 * math.pi)
+        f.people(0.5, f.edge + 0.1, f.edge + 0.3)
+    for _ in range(times(r, 0.05 + 0.08 * style.people)):
+        at, turn = r.uniform(-9, 9), r.choice((0.0, 1.4, math.pi))
+        build = ve.motorcycle if r.random() < 0.25 else ob.bicycle
+        for i in range(r.choice((1, 1, 1, 2, 5))):
+            step = 0.75 if turn == 1.4 else 2.1
+            f.put(build(r), at + step * i, f.edge + (0.35 if turn != 1.4 else 0.9), turn)
+
+
+def _bays(f: Frontage) -> None:
+    """Cars at an angle to the kerb, on a paved verge."""
+    r, style = f.r, f.style
+    if style.bays is None or style.bays[0] != f.side:
+        return
+    f.pen.strips.append((f.x, 10.0, f.side, style.verge, float(ROAD), 0.0, 0.0))
+    angle = style.bays[1]
+    at = -9.0
+    while at < 9.5:
+        if r.random() < style.parked:
+            turn = angle + r.choice((0.0, math.pi)) + r.gauss(0.0, 0.03)
+            f.put(ve.car(r), at, f.kerb + 2.6 + r.gauss(0.0, 0.1), turn, 0.4, 2.0)
+        at += 2.75 / math.sin(angle)
 
 
 def _parking_lane(f: Frontage) -> None:
-    """Cars and now and then a delivery van along the kerb."""
+    """Cars and now and then a van, a motorcycle or a trailer along the kerb."""
     r, style = f.r, f.style
     if not (style.parking_left if f.side > 0 else style.parking_right):
         return
     along = f.x - 10.0 + r.uniform(2.5, 4.0)
+    # Where there is a verge, wheels go farther up; a pavement stays passable.
+    up = min(style.on_kerb, 1.2 if style.verge > 1.3 else 0.4)
     while along < f.x + 8.0:
         if r.random() < style.parked:
-            vehicle = ob.car(r) if r.random() < 0.9 else ob.truck(r)
+            chance = r.random()
+            build = ve.car if chance < 0.9 else ve.truck if chance < 0.96 else ve.trailer
+            vehicle = build(r)
             if vehicle.size is not None and vehicle.size[0] < 7.0:
                 turn = (0.0 if r.random() < 0.9 else math.pi) + r.gauss(0.0, 0.02)
                 if f.side * style.hand > 0:
                     turn += math.pi
-                away = f.kerb - 1.15 + r.gauss(0.0, 0.08)
+                away = f.kerb - 0.5 * vehicle.size[1] - 0.15 + up + abs(r.gauss(0.0, 0.08))
                 f.pen.park(vehicle, along, f.side * away, turn)
                 along += 0.5 * max(vehicle.size[0] - 4.5, 0.0)
         along += r.uniform(5.6, 6.6)
@@ -58,9 +105,9 @@ def _side_street(pen: Pen, r: Random, kind: str, junction: tuple[float, ...], si
     """What stands along a side street on one side of the main road, and who waits at its mouth;
     ``kind`` is the plot at the corner."""
     style = pen.style
-    cx, skew, half, _ = junction
-    turn = 0.5 * math.pi - math.atan(skew)
-    walk = half + style.verge + style.pavement
+    half, verge, pavement = junction[2], junction[4], junction[5]
+    walk = half + verge + pavement
+    back = 0.0 if side > 0.0 else math.pi
 
     def put(
         item: ob.Item,
@@ -70,8 +117,9 @@ def _side_street(pen: Pen, r: Random, kind: str, junction: tuple[float, ...], si
         clear: float = 0.2,
         half_length: float = 0.0,
     ) -> None:
-        x = cx + skew * side * along + away
-        pen.put(item, x, side * along, turn + turned, clear, half_length)
+        """``away`` metres beside the centre line, ``along`` metres up the street."""
+        x, y, heading = style.on_crossing(junction, side * along, away)
+        pen.put_at(item, x, y, heading + turned, clear, half_length)
 
     along = style.half_width + 20.0
     while along < 78.0:
@@ -83,23 +131,21 @@ def _side_street(pen: Pen, r: Random, kind: str, junction: tuple[float, ...], si
                 put(item, away, along, math.pi if flank > 0 else 0.0, style.pavement, 9.0)
             elif r.random() < 0.5:
                 green = r.random() < 0.6
-                item = st.green_hedge(r, 16.0, r.uniform(0.8, 2.0)) if green else st.fence(r, 16.0)
+                item = vg.green_hedge(r, 16.0, r.uniform(0.8, 2.0)) if green else st.fence(r, 16.0)
                 put(item, flank * (walk + 0.6), along, 0.0, 0.5, 8.0)
-                put(ob.tree(r, style.tree_size), flank * (walk + r.uniform(2, 9)), along)
+                plant = vg.tree(r, style.tree_size, bare=r.random() < style.bare)
+                put(plant, flank * (walk + r.uniform(2, 9)), along)
             else:
-                for item in (ob.tree(r, style.tree_size), ob.bush(r, r.uniform(0.5, 1.5))):
+                plant = vg.tree(r, style.tree_size, bare=r.random() < style.bare)
+                for item in (plant, vg.bush(r, r.uniform(0.5, 1.5))):
                     put(item, flank * (walk + r.uniform(1, 6)), along + r.uniform(-8, 8))
-            if r.random() < style.parked and half > 3.0:
-                put(ob.car(r), flank * (half - 1.1), along, 0.0, -half - 9.0)
+            if r.random() < style.parked and style.parked_across(junction):
+                with_traffic = flank * style.hand * side > 0.0
+                turned = back if with_traffic else back + math.pi
+                put(ve.car(r), flank * (half - 1.1), along, turned, -half - 9.0)
             if r.random() < 0.3 * style.poles:
-                put(st.pole(r), flank * (half + 0.4), along)
+                put(fu.pole(r), flank * (half + 0.4), along)
         along += 19.0
-    own = style.mouth is not None and style.mouth[0] == cx and style.mouth[2] == side
-    if not own and r.random() < 0.6:
-        vehicle = ob.car(r) if r.random() < 0.9 else ob.truck(r)
-        lane = -side * style.hand * 0.45 * half
-        back = style.half_width + r.uniform(5.0, 9.0)
-        put(vehicle, lane, back, math.pi if side > 0 else 0.0, -half - 9.0)
 
 
 def lay_out(style: Style, chunk: int) -> Chunk:
@@ -112,6 +158,7 @@ def lay_out(style: Style, chunk: int) -> Chunk:
         fill_plot(frontage, style.plot(chunk, side))
         _pavement(frontage)
         _parking_lane(frontage)
+        _bays(frontage)
     for junction in style.junctions(chunk * CHUNK, (chunk + 1) * CHUNK):
         for side in (-1.0, 1.0):
             if junction[3] in (0.0, side):

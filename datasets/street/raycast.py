@@ -47,6 +47,8 @@ CYLINDER: Final = 6  # 6, 7, 8 vector from the first to the second end, 9 radius
 SPOKES: Final = 7  # as a cylinder, but only a share (12) of the rays is stopped
 
 MISS: Final = 1e9
+#: Side of the cells of space that a leaf fills or leaves free, m.
+LEAF_SIZE: Final = 0.05
 
 
 @njit(nogil=True, cache=True)
@@ -221,6 +223,37 @@ def _facade(
 
 
 @njit(nogil=True, cache=True)
+def _leaf(
+    x: float,
+    y: float,
+    z: float,
+    dx: float,
+    dy: float,
+    dz: float,
+    enter: float,
+    leave: float,
+    density: float,
+) -> float:
+    """Where between ``enter`` and ``leave`` a ray meets a leaf (1e9: nowhere), if on average it
+    passes ``density`` of them a metre. Leaves fill cells of space that stay the same, so that all
+    rays of all sensors in all frames meet the same ones."""
+    share = 1.0 - np.exp(-density * LEAF_SIZE)
+    t = enter
+    while t < leave:
+        ix = np.uint32(int(np.floor((x + t * dx) * (1.0 / LEAF_SIZE))))
+        iy = np.uint32(int(np.floor((y + t * dy) * (1.0 / LEAF_SIZE))))
+        iz = np.uint32(int(np.floor((z + t * dz) * (1.0 / LEAF_SIZE))))
+        h = ix * np.uint32(0x9E3779B1) ^ iy * np.uint32(0x85EBCA77) ^ iz * np.uint32(0xC2B2AE3D)
+        h = np.uint32(h ^ (h >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
+        h = np.uint32(h ^ (h >> np.uint32(12))) * np.uint32(0x297A2D39)
+        h = np.uint32(h ^ (h >> np.uint32(15)))
+        if float(h) * (1.0 / 4294967296.0) < share:
+            return t + LEAF_SIZE * float(h & np.uint32(0xFF)) * (1.0 / 255.0)
+        t += LEAF_SIZE
+    return MISS
+
+
+@njit(nogil=True, cache=True)
 def intersect(
     p: NDArray[np.float64],
     ox: float,
@@ -262,8 +295,8 @@ def intersect(
             ragged = 0.12 * (
                 1.0 + value_noise(2.5 * (rx + p[X] + enter * dx), 3.1 * (oz + enter * dz), 7)
             )
-            t = enter + ragged - np.log(random01(state)) / p[12]
-            if t < leave:
+            t = _leaf(ox, oy, oz, dx, dy, dz, enter + ragged, leave, p[12])
+            if t < MISS:
                 return t, 0.35 + 0.6 * random01(state), material
             return MISS, 0.0, material
         if material == CABIN:
@@ -293,11 +326,14 @@ def intersect(
             lx, ly = c * dx + s * dy, c * dy - s * dx
             cosine = abs(nx * lx + ny * ly + nz * dz) / np.sqrt(nx * nx + ny * ny + nz * nz)
             return enter, cosine, material
-        # The outline is lumpy: the ellipsoid shrinks by up to half depending on where the ray
-        # would enter it. Leaves fill the rest in clumps: the mean free path varies in space. Both
-        # are fixed in the world, so they are the same from frame to frame.
-        wx, wy, wz = ox + enter * dx, oy + enter * dy, oz + enter * dz
-        lump = value_noise(2.9 * wx + 1.7 * wz, 2.9 * wy - 1.9 * wz, 5)
+        # The outline is lumpy: the ellipsoid shrinks by up to half depending on where the ray comes
+        # nearest to its middle. Leaves fill the rest in clumps: the mean free path varies in space.
+        # Both are fixed in the world, so they are the same from frame to frame.
+        nearest = -b / a
+        qx, qy, qz = ox + nearest * dx, oy + nearest * dy, 2.6 * (oz + nearest * dz)
+        # Two slices of noise across each other: one would show in slanting ribs.
+        lump = value_noise(2.1 * qx + 1.6 * qy, qz, 5) + value_noise(1.6 * qx - 2.1 * qy, qz, 6)
+        lump *= 0.7
         radius = min(0.84 + 0.32 * lump, 1.0)
         h = b * b - a * (x * x + y * y + z * z - radius * radius)
         if h <= 0.0:
@@ -306,10 +342,11 @@ def intersect(
         enter, leave = (-b - h) / a, (-b + h) / a
         if enter <= 0.0:
             return MISS, 0.0, material
+        wx, wy, wz = ox + enter * dx, oy + enter * dy, oz + enter * dz
         clump = value_noise(1.3 * wx + 0.9 * wz, 1.3 * wy - 0.8 * wz, 11)
         density = p[12] * (1.0 + 0.85 * clump)
-        t = enter - np.log(random01(state)) / density
-        if t < leave:
+        t = _leaf(ox, oy, oz, dx, dy, dz, enter, leave, density)
+        if t < MISS:
             return t, 0.35 + 0.6 * random01(state), material
         return MISS, 0.0, material
     bx, by, bz = p[6], p[7], p[8]

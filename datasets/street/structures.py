@@ -1,39 +1,19 @@
-"""What is built or clipped along the street: buildings, houses, fences, walls, hedges, poles.
+"""What is built along the street: buildings, houses, fences, walls.
 
 The builders work as those of ``objects.py``; things with a front have it towards -y.
 """
 
 from __future__ import annotations
 
-import math
 from random import Random
 
 from perception.datasets.street import classes as k
 from perception.datasets.street import materials as m
 from perception.datasets.street import raycast as rc
 from perception.datasets.street.objects import Item
-from perception.datasets.street.shapes import Row, box, cylinder, facade, hedge, paling
+from perception.datasets.street.shapes import box, cylinder, facade, paling
 
-__all__ = ["building", "fence", "green_hedge", "house", "pole", "wall"]
-
-
-def green_hedge(r: Random, length: float, height: float) -> Item:
-    """A clipped hedge along x."""
-    width = r.uniform(0.5, 1.1)
-    half = 0.5 * length
-    taper = r.uniform(0.0, 0.15)
-    row = hedge(
-        k.VEGETATION,
-        m.LEAF,
-        (-half, half),
-        width,
-        (-0.3, height),
-        r.uniform(5.0, 14.0),
-        gain=r.uniform(0.8, 1.2),
-        top=(-half + taper, half - taper),
-        top_width=width - 2 * taper,
-    )
-    return Item([row], None, k.VEGETATION)
+__all__ = ["building", "fence", "house", "shed", "wall"]
 
 
 def fence(r: Random, length: float) -> Item:
@@ -69,83 +49,13 @@ def wall(r: Random, length: float) -> Item:
     height = r.uniform(0.5, 1.9)
     half = 0.5 * length
     material = r.choice((m.BRICK, m.PLASTER))
-    rows = [box(k.FENCE, material, (-half, half), 0.25, (-0.5, height), gain=r.uniform(0.7, 1.3))]
+    thick = r.choice((0.2, 0.25, 0.4))
+    rows = [box(k.FENCE, material, (-half, half), thick, (-0.5, height), gain=r.uniform(0.7, 1.3))]
     if height < 1.0 and r.random() < 0.4:  # railing on top
         rows.append(
             paling(k.FENCE, m.METAL, length, height + r.uniform(0.5, 0.9), pitch=0.14, pale=0.03)
         )
     return Item(rows, None, k.FENCE)
-
-
-def pole(r: Random) -> Item:
-    """A street lamp, traffic sign, traffic light, bollard or cabinet post."""
-    style = r.choice(("lamp", "lamp", "sign", "sign", "sign", "light", "bollard"))
-    rows: list[Row] = []
-    gain = r.uniform(0.7, 1.5)
-    if style == "bollard":
-        rows.append(
-            cylinder(
-                k.POLE,
-                m.METAL,
-                (0, 0, -0.2),
-                (0, 0, r.uniform(0.7, 1.1)),
-                r.uniform(0.05, 0.1),
-                gain=gain,
-            )
-        )
-        return Item(rows, None, k.POLE)
-    height = {
-        "lamp": r.uniform(4.5, 9.0),
-        "sign": r.uniform(2.2, 3.2),
-        "light": r.uniform(2.8, 3.6),
-    }[style]
-    radius = {
-        "lamp": r.uniform(0.06, 0.12),
-        "sign": r.uniform(0.03, 0.045),
-        "light": r.uniform(0.05, 0.08),
-    }[style]
-    rows.append(cylinder(k.POLE, m.METAL, (0, 0, -0.3), (0, 0, height), radius, gain=gain))
-    if style == "lamp":
-        rows.append(cylinder(k.POLE, m.METAL, (0, 0, -0.3), (0, 0, 1.0), radius * 1.4, gain=gain))
-        if r.random() < 0.7:
-            rows.append(
-                cylinder(
-                    k.POLE, m.METAL, (0, 0, height), (r.uniform(0.6, 1.8), 0, height + 0.3), 0.04
-                )
-            )
-        if r.random() < 0.3:
-            rows.append(
-                box(k.POLE, m.PLATE, (-0.03, 0.03), 0.6, (2.1, 2.7), at=(radius + 0.03, 0.0))
-            )
-    elif style == "sign":
-        for i in range(r.randint(1, 2)):
-            z = height - 0.05 - 0.7 * i
-            s = r.uniform(0.45, 0.75)
-            yaw = r.choice((0.0, math.pi, 0.5 * math.pi))
-            if r.random() < 0.5:
-                rows.append(
-                    box(
-                        k.POLE,
-                        m.PLATE,
-                        (0.0, 0.04),
-                        s,
-                        (z - s, z),
-                        yaw=yaw,
-                        at=(0.05 * math.cos(yaw), 0.05 * math.sin(yaw)),
-                    )
-                )
-            else:
-                c = (0.05, 0.0, z - 0.5 * s)
-                rows.append(cylinder(k.POLE, m.PLATE, c, (0.08, 0.0, c[2]), 0.5 * s))
-        if r.random() < 0.15:  # a large board between two posts
-            w = r.uniform(1.0, 2.2)
-            rows.append(cylinder(k.POLE, m.METAL, (0, w, -0.3), (0, w, height), radius))
-            rows.append(
-                box(k.POLE, m.PLATE, (0.05, 0.09), w + 0.3, (height - 1.0, height), y=0.5 * w)
-            )
-    else:
-        rows.append(box(k.POLE, m.DARK_PAINT, (0.08, 0.32), 0.3, (height - 0.95, height), gain=2.0))
-    return Item(rows, None, k.POLE)
 
 
 def building(r: Random, length: float, depth: float, height: float) -> Item:
@@ -218,16 +128,35 @@ def building(r: Random, length: float, depth: float, height: float) -> Item:
     return Item(rows, None, k.BUILDING)
 
 
+def shed(r: Random) -> Item:
+    """A garden shed or a detached garage."""
+    w, deep, high = r.uniform(2.0, 4.0), r.uniform(2.0, 6.0), r.uniform(1.9, 2.6)
+    half = 0.5 * w
+    rows = [
+        box(k.BUILDING, r.choice((m.WOOD, m.PLASTER)), (-half, half), deep, (-0.5, high)),
+        box(k.BUILDING, m.ROOF, (-half - 0.2, half + 0.2), deep + 0.4, (high, high + r.uniform(0.1, 0.9)),
+            top_width=r.choice((0.1, deep)))
+    ]  # fmt: skip
+    return Item(rows, None, k.BUILDING)
+
+
 def house(r: Random, length: float, depth: float) -> Item:
     """A detached house with a gabled roof, front towards -y, sometimes with a garage."""
     eaves = r.uniform(2.7, 5.8)
     item = building(r, length, depth, eaves)
     half = 0.5 * length + 0.4
-    rise = 0.5 * depth * r.uniform(0.5, 1.1)
+    flat = r.random() < 0.12
+    rise = 0.3 if flat else 0.5 * depth * r.uniform(0.5, 1.1)
+    hip = (-0.6 * half, 0.6 * half) if r.random() < 0.25 else (-half, half)
     item.rows.append(
-        box(k.BUILDING, m.ROOF, (-half, half), depth + 0.9, (eaves - 0.15, eaves + rise), top_width=0.05,
-            gain=r.uniform(0.7, 1.3))
+        box(k.BUILDING, m.ROOF, (-half, half), depth + 0.9, (eaves - 0.15, eaves + rise), top=hip,
+            top_width=depth if flat else 0.05, gain=r.uniform(0.7, 1.3))
     )  # fmt: skip
+    if r.random() < 0.5:  # a chimney
+        x, y = r.uniform(-0.3, 0.3) * length, r.uniform(-0.2, 0.2) * depth
+        item.rows.append(
+            box(k.BUILDING, m.BRICK, (x - 0.3, x + 0.3), 0.6, (eaves, eaves + rise + 0.6), y=y)
+        )
     if r.random() < 0.4:
         w = r.uniform(2.8, 3.5)
         x = half + 0.5 * w

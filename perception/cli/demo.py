@@ -129,7 +129,7 @@ def train(folder: Path, steps: int, seconds: float) -> int:
         [
             "fit",
             f"--config={CONFIG}",
-            "--data.val_scans=8",
+            "--data.val.streets=8",
             f"--trainer.max_steps={steps}",
             f"--trainer.max_time=00:{limit // 3600:02d}:{limit // 60 % 60:02d}:{limit % 60:02d}",
             f"--trainer.default_root_dir={folder}",

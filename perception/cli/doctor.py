@@ -15,7 +15,7 @@ from typing import NamedTuple
 class Finding(NamedTuple):
     """One line of the report."""
 
-    state: str  # "ok", "note" (works without), "bad" (does not work)
+    state: str  # "ok", "note" (works without), "warn" (suspicious), "bad" (does not work)
     what: str
     detail: str
 
@@ -25,9 +25,15 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="perception doctor",
         description="Say what is installed, which backends work and what to do; with a path, "
-        "what that file or folder holds.",
+        "which data set it is, what is in it, what is missing or suspicious, and draw a frame of it.",
     )
     result.add_argument("path", nargs="?", type=Path, metavar="PATH", help="data to look at")
+    result.add_argument(
+        "--picture",
+        type=Path,
+        metavar="OUT.png",
+        help="where the frame is drawn (default: a temporary file)",
+    )
     return result
 
 
@@ -39,12 +45,19 @@ def run(argv: list[str]) -> int:
     """
     options = parser().parse_args(argv)
     bad = False
-    findings = data(options.path) if options.path else machine()
-    for finding in findings:
+    for finding in _findings(options.path, options.picture):
         bad |= finding.state == "bad"
-        mark = {"ok": "ok  ", "note": "note", "bad": "BAD "}[finding.state]
+        mark = {"ok": "ok  ", "note": "note", "warn": "WARN", "bad": "BAD "}[finding.state]
         print(f"{mark}  {finding.what:<12} {finding.detail}", flush=True)
     return 1 if bad else 0
+
+
+def _findings(path: Path | None, target: Path | None) -> Iterator[Finding]:
+    if path is None:
+        return machine()
+    from perception.cli.doctor_data import examine
+
+    return examine(path, target)
 
 
 def machine() -> Iterator[Finding]:
@@ -179,48 +192,3 @@ def _optional() -> Iterator[Finding]:
             yield Finding("ok", name, version(name))
         except PackageNotFoundError:
             yield Finding("note", name, f"not installed ({use}); pip install {name}")
-
-
-def data(path: Path) -> Iterator[Finding]:
-    """What a file or folder holds."""
-    import numpy as np
-
-    from perception.cli.inputs import collect
-    from perception.io import FormatError, read, read_labels
-
-    if path.suffix.lower() == ".label":
-        labels = read_labels(path)
-        ids = ", ".join(map(str, np.unique(labels.semantic)[:30]))
-        yield Finding("ok", "labels", f"{len(labels.semantic):,} points, classes {ids}")
-        return
-    jobs = collect([path])
-    if len(jobs) > 1:
-        kinds: dict[str, int] = {}
-        for job in jobs:
-            kinds[job.path.suffix] = kinds.get(job.path.suffix, 0) + 1
-        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        yield Finding("ok", "folder", f"{listed}; the first of them:")
-    try:
-        cloud = read(jobs[0].path)
-    except FormatError as error:
-        yield Finding("bad", "file", str(error))
-        return
-    low, high = cloud.bounds()
-    yield Finding("ok", "file", str(jobs[0].path))
-    if jobs[0].path.suffix == ".bin":
-        from perception.io.bin import recognise
-
-        layout = recognise(jobs[0].path, jobs[0].path.read_bytes())
-        yield Finding("ok", "layout", f"{layout} (recognised; other: layout=)")
-    dropped = "" if cloud.valid is None else f", {int((~cloud.valid).sum()):,} rows not finite"
-    yield Finding("ok", "points", f"{len(cloud):,}{dropped}, frame {cloud.frame}")
-    ranges = [f"{axis} {low[i]:.2f} .. {high[i]:.2f}" for i, axis in enumerate("xyz")]
-    yield Finding("ok", "extent", ", ".join(ranges) + " m")
-    if cloud.origin.any():
-        origin = " ".join(f"{value:.10g}" for value in cloud.origin)
-        yield Finding("ok", "origin", f"{origin} (geo-referenced)")
-    for name, values in cloud.attributes.items():
-        spread = f"{values.min():.4g} .. {values.max():.4g}" if values.dtype.kind in "fiu" else ""
-        yield Finding("ok", "attribute", f"{name}: {values.dtype}, {spread}")
-    if "intensity" not in cloud.attributes:
-        yield Finding("note", "attribute", "no intensity: networks that use it read zeros")

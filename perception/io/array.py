@@ -72,17 +72,28 @@ def _check_npy(path: Path, head: bytes, size: int) -> None:
         raise FormatError(path, f"holds {size} of {need} bytes", AGAIN)
 
 
-def read_npy(path: Path) -> PointCloud:
-    """Read an array ``[N, 3+]`` or a structured array with fields x, y, z."""
+def load_array(path: Path) -> np.ndarray:
+    """The array of a ``.npy`` file; nothing is unpickled, nor allocated on a forged header's word.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FormatError: it is damaged, or no numpy file.
+    """
     try:
         with path.open("rb") as file:
             _check_npy(path, file.read(65536), path.stat().st_size)
-        array = np.load(path, allow_pickle=False)
+        return np.asarray(np.load(path, allow_pickle=False))
     except FormatError:
         raise
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; check the path") from None
     except Exception as error:  # numpy parses the header with ast and raises its errors too
         raise FormatError(path, f"cannot be read as a numpy array ({error})", AGAIN) from None
-    return _from_array(path, array)
+
+
+def read_npy(path: Path) -> PointCloud:
+    """Read an array ``[N, 3+]`` or a structured array with fields x, y, z."""
+    return _from_array(path, load_array(path))
 
 
 def read_npz(path: Path) -> PointCloud:

@@ -19,6 +19,7 @@ SUFFIXES = (
     ".laz",
     ".npy",
     ".npz",
+    ".feather",
     ".xyz",
     ".csv",
     ".txt",
@@ -78,6 +79,10 @@ def _reader(suffix: str) -> Callable[[Path], PointCloud]:
         from perception.io.array import read_npz
 
         return read_npz
+    if suffix == ".feather":
+        from perception.io.feather import read_feather
+
+        return read_feather
     from perception.io.text import read_text
 
     return read_text
@@ -87,8 +92,8 @@ def read(path: str | PathLike[str], *, layout: str | None = None) -> PointCloud:
     """Read a point cloud from a file; the format is found by the name.
 
     ``.bin`` and ``.pcd.bin`` (KITTI, SemanticKITTI, nuScenes), ``.pcd`` (ascii, binary,
-    compressed), ``.ply``, ``.las``, ``.laz`` (COPC too), ``.npy``, ``.npz``, ``.xyz``, ``.csv``,
-    ``.txt``. Intensities come in 0..1, colours as uint8, geo-referenced coordinates relative to
+    compressed), ``.ply``, ``.las``, ``.laz`` (COPC too), ``.npy``, ``.npz``, ``.feather`` (Argoverse
+    2), ``.xyz``, ``.csv``, ``.txt``. Intensities come in 0..1, colours as uint8, geo-referenced coordinates relative to
     ``PointCloud.origin``; points that are not finite are dropped with a warning
     (:mod:`perception.io.columns` holds the rules).
 
@@ -105,6 +110,7 @@ def read(path: str | PathLike[str], *, layout: str | None = None) -> PointCloud:
         FormatError: the file is damaged, truncated, empty, foreign, ambiguous or of an unknown
             kind; the message names cause and remedy.
         MemoryError: the points do not fit into memory.
+        ImportError: a ``.feather`` file, and pyarrow is not installed.
     """
     file = existing_file(path)
     suffix = suffix_of(file)
@@ -176,6 +182,10 @@ def _writer(suffix: str) -> Callable[[Path, PointCloud], None]:
         from perception.io.array import write_npz
 
         return write_npz
+    if suffix == ".feather":
+        from perception.io.feather import write_feather
+
+        return write_feather
     from perception.io.text import write_text
 
     return write_text

@@ -22,6 +22,7 @@ __all__ = [
     "segment_argmax",
     "segment_max",
     "segment_sum",
+    "strided_sites",
     "sum_rows",
     "unique_sites",
 ]
@@ -59,6 +60,25 @@ def _(sites: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         sites.new_empty(n),
         sites.new_empty(count + 1, dtype=torch.int64),
     )
+
+
+def strided_sites(sites: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The sites ``floor(site / stride)``, each once, in lexicographic order, ``[M, 1 + D] int32``.
+
+    Args:
+        stride: D positive integers; the batch number stays.
+    """
+    return ops.strided_sites(sites, stride)
+
+
+def strided_sites_twin(sites: Tensor, stride: tuple[int, ...]) -> Tensor:
+    step = torch.tensor((1, *stride))
+    return torch.unique(torch.div(sites.long(), step, rounding_mode="floor").int(), dim=0)
+
+
+@_fake("perception::strided_sites")
+def _(sites: Tensor, stride: list[int]) -> Tensor:
+    return sites.new_empty(torch.library.get_ctx().new_dynamic_size(), sites.shape[1])
 
 
 # -- index ----------------------------------------------------------------------------------------

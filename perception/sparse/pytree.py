@@ -38,21 +38,25 @@ def _unflatten_map(leaves: Any, context: Any) -> KernelMap:
 
 
 def _flatten_table(plan: TableMap) -> tuple[list[Any], Any]:
-    parts = plan._tiles, plan._raw_pairs, plan._by_output
+    back = None if plan._back is None else (plan._back,)
+    parts = plan._tiles, back, plan._raw_pairs, plan._by_output
     leaves = [plan.table, *(tensor for part in parts for tensor in part or ()), plan._opposite]
     return leaves, (plan.rank, plan.mirrored, tuple(part is not None for part in parts))
 
 
 def _unflatten_table(leaves: Any, context: Any) -> TableMap:
-    rank, mirrored, has = context
+    rank, mirrored, (has_tiles, has_back, has_pairs, has_rows) = context
     table, *values, opposite = leaves
-    plan = TableMap(table, rank, mirrored)
+    plan = TableMap(rank, mirrored, table=table)
     rest = iter(values)
-    for name, length, present in zip(
-        ("_tiles", "_raw_pairs", "_by_output"), (3, 3, 2), has, strict=True
-    ):
-        if present:
-            setattr(plan, name, tuple(next(rest) for _ in range(length)))
+    if has_tiles:
+        plan._tiles = next(rest), next(rest), next(rest)
+    if has_back:
+        plan._back = next(rest)
+    if has_pairs:
+        plan._raw_pairs = next(rest), next(rest), next(rest)
+    if has_rows:
+        plan._by_output = next(rest), next(rest)
     if opposite is not None:
         plan._keep_opposite(opposite)
     return plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import weakref
 from contextlib import AbstractContextManager
@@ -13,13 +12,21 @@ from torch import Tensor
 
 from perception._native import check_device
 from perception.sparse.kernel_map import (
+    FromSites,
+    IndexedSites,
     KernelMap,
     TableMap,
     kernel_map,
-    neighbor_table,
     rank_taps,
 )
-from perception.sparse.ops import build_index, group_by, lookup, reach_sites, unique_sites
+from perception.sparse.ops import (
+    build_index,
+    group_by,
+    lookup,
+    reach_sites,
+    strided_sites,
+    unique_sites,
+)
 
 __all__ = ["Sites"]
 
@@ -29,13 +36,6 @@ _serial = itertools.count()
 def _plans_outlive_inference_mode() -> AbstractContextManager:
     # A plan made while validating may be used by a training step on the same sites.
     return torch.inference_mode(False)
-
-
-@functools.lru_cache(maxsize=256)
-def _row_of(values: tuple[int, ...], device: torch.device) -> Tensor:
-    # Kept, for a copy to a GPU waits for the GPU.
-    with _plans_outlive_inference_mode():
-        return torch.tensor(values, dtype=torch.int32, device=device)
 
 
 class Sites:
@@ -64,7 +64,7 @@ class Sites:
         self.stride = stride
         self.batch_size = batch_size
         self._is_sorted = is_sorted
-        self._index = index
+        self._indexed = IndexedSites(coords, index)
         self._forget()
 
     def _forget(self) -> None:
@@ -143,14 +143,14 @@ class Sites:
         if self._is_sorted is None:
             index, info = build_index(self.coords, even_if_sorted=False)
             self._is_sorted = bool(info[1])
-            self._index = index if len(index) else None
+            self._indexed.index = index if len(index) else None
         return self._is_sorted
 
     @property
     def index(self) -> Tensor:
-        if self._index is None:
-            self._index = build_index(self.coords)[0]
-        return self._index
+        if self._indexed.index is None:
+            self._indexed.index = build_index(self.coords)[0]
+        return self._indexed.index
 
     def rows_of(self, coords: Tensor) -> Tensor:
         """The row of each site ``[Q, 1 + D] int32`` here, ``[Q] int32``, -1 where it is absent."""
@@ -183,9 +183,8 @@ class Sites:
         key = ("stride", stride)
         if key in self._derived:
             return self._derived[key]
-        step = _row_of((1, *stride), self.device)
         with _plans_outlive_inference_mode():
-            coords = unique_sites(torch.div(self.coords, step, rounding_mode="floor"))[0]
+            coords = strided_sites(self.coords, stride)
         return self._derive(key, coords, coarser(self.stride, stride))
 
     def reached(
@@ -237,15 +236,12 @@ class Sites:
             return found
         self._check_pair(out)
         symmetric = symmetric and out is self and all(step == 1 for step in stride)
-        with _plans_outlive_inference_mode():
-            plan: KernelMap
-            if self.device.type == "cuda":
-                rank = rank_taps(key)
-                table, masks = neighbor_table(
-                    self.index, self.coords, out.coords, offsets, stride, symmetric, rank
-                )
-                plan = TableMap(table, rank, symmetric, masks)
-            else:
+        plan: KernelMap
+        if self.device.type == "cuda":
+            source = FromSites(self._indexed, out.coords, offsets, stride)
+            plan = TableMap(rank_taps(key), symmetric, source)
+        else:
+            with _plans_outlive_inference_mode():
                 in_order = self.is_sorted and out.is_sorted
                 index = None if in_order else self.index
                 mirrored = symmetric and in_order
@@ -282,7 +278,7 @@ class Sites:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._index = None
+        self._indexed = IndexedSites(self.coords)
         self._forget()
 
 

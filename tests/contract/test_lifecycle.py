@@ -209,9 +209,9 @@ def test_repr_is_short_and_tells_the_size():
 def test_a_plan_dies_with_its_transposed_plan_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without waiting for Python to look for circles: the tables are large and on the GPU."""
     there = torch.full((2, 3), -1, dtype=torch.int32)
-    back = SimpleNamespace(transpose_table=lambda table, num_in: torch.full((num_in, 3), -1))
+    back = SimpleNamespace(plan_transposed=lambda table, num_in, *_: [torch.full((num_in, 3), -1)])
     monkeypatch.setattr(plans, "ops", back)
-    plan = plans.TableMap(there, (0, 1, 2), False)
+    plan = plans.TableMap((0, 1, 2), False, table=there)
     opposite = plan.transposed(5)
     assert opposite.table.shape == (5, 3)
     assert plan.transposed(5) is opposite

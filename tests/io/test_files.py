@@ -272,3 +272,31 @@ def test_two_room_formats_of_one_cloud_agree(shared_data: Path) -> None:
     binary = read(shared_data / "pcd_ply" / "ndt_omp_251370668.pcd")
     other = read(shared_data / "pcd_ply" / "target.ply")
     np.testing.assert_array_equal(binary.points, other.points)
+
+
+@pytest.mark.parametrize("order", ["<", ">", "text"])
+def test_the_vertices_of_a_mesh(tmp_path: Path, order: str) -> None:
+    """Between a camera before and faces after them, in each byte order; faces are lists."""
+    from plyfile import PlyData, PlyElement
+
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    vertex = np.zeros(50, [("x", "f8"), ("y", "f4"), ("z", "f4"), ("Red", "u1"), ("label", "i2")])
+    for axis, name in enumerate("xyz"):
+        vertex[name] = points[:, axis]
+    vertex["Red"], vertex["label"] = np.arange(50), -np.arange(50)
+    camera = np.ones(3, [("focal", "f4"), ("id", "u1")])
+    face = np.zeros(7, [("vertex_indices", "i4", (3,))])
+    elements = [(camera, "camera"), (vertex, "vertex"), (face, "face")]
+    described = [PlyElement.describe(*element) for element in elements]
+    path = tmp_path / "a.ply"
+    PlyData(described, text=order == "text", byte_order="=" if order == "text" else order).write(
+        str(path)
+    )
+    cloud = read(path)
+    np.testing.assert_allclose(cloud.points, points, rtol=1e-5)
+    np.testing.assert_array_equal(cloud.attributes["red"], np.arange(50))
+    np.testing.assert_array_equal(cloud.attributes["label"], -np.arange(50))
+    if order != "text":
+        path.write_bytes(path.read_bytes()[:-900])
+        with pytest.raises(FormatError, match="of 50 vertices"):
+            read(path)

@@ -42,6 +42,8 @@ from perception.sparse.ops import (
     segment_of_entries,
     segment_sum,
     segment_sum_twin,
+    strided_sites,
+    strided_sites_twin,
     sum_rows,
     sum_rows_twin,
     unique_sites,
@@ -109,6 +111,31 @@ def test_unique_sites_anywhere_in_int32(case: int) -> None:
     sites = clouds()[case]
     repeated = torch.cat([sites, sites.flip(0)])
     same(unique_sites(repeated), twin(unique_sites_twin, repeated))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 7, FAR, FAR + 1, 2**40])
+@pytest.mark.parametrize("case", range(4))
+def test_strided_sites(case: int, stride: int) -> None:
+    sites = clouds()[case]
+    for steps in ((stride,) * 3, (2, stride, 1)):
+        for given in (sites, torch.unique(sites, dim=0)):
+            same(strided_sites(given, steps), twin(strided_sites_twin, given, steps))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 4, 7])
+@pytest.mark.parametrize("rows", [1, 900, 40_000])
+@pytest.mark.parametrize("spread", [3, 300, 30_000])
+def test_strided_sites_near_and_far_apart(dim: int, rows: int, spread: int) -> None:
+    sites = here(torch.randint(-spread, spread, (rows, dim + 1), dtype=torch.int32))
+    stride = tuple(range(1, dim + 1))
+    same(strided_sites(sites, stride), twin(strided_sites_twin, sites, stride))
+
+
+def test_a_stride_is_positive_and_has_a_step_an_axis() -> None:
+    sites = clouds()[0]
+    for stride in ((2, 0, 2), (2, -1, 2), (2, 2)):
+        with pytest.raises(RuntimeError, match="stride"):
+            strided_sites(sites, stride)
 
 
 @pytest.mark.parametrize("case", range(4))
@@ -447,6 +474,7 @@ def opcheck_cases() -> dict[str, tuple]:
     back = segment_of_entries(near_ptr, len(near))[order.long()].int()
     return {
         "unique_sites": (sites,),
+        "strided_sites": (sites, [2, 3, 1]),
         "build_index": (sites, True),
         "lookup": (index, sites, sites),
         "reach_sites": (sites, offsets, [2, 2, 2], False, []),

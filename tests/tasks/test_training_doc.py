@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from pytorch_lightning import LightningDataModule
 
 import perception.io
 from perception.datasets.collate import SegmentationBatch
+from perception.datasets.sample import Scans
+from perception.datasets.segmentation import SegmentationData
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 
@@ -21,7 +23,7 @@ def block(containing: str) -> str:
     return str(found)
 
 
-def test_a_data_module_for_own_files(tmp_path: Path) -> None:
+def test_a_data_set_of_own_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     paths = []
     for number in range(3):
@@ -33,11 +35,13 @@ def test_a_data_module_for_own_files(tmp_path: Path) -> None:
         paths.append(str(tmp_path / f"{number}.ply"))
         perception.io.write(paths[-1], cloud)
 
-    names: dict[str, type[LightningDataModule]] = {}
+    names: dict[str, Any] = {}
     exec(block("class MyScans"), names)
-    data = names["MyScans"](paths)
+    scans = names["MyScans"](str(tmp_path))
+    assert isinstance(scans, Scans)
+    data = SegmentationData(scans, scans, features=["intensity", "height"], num_workers=0)
     batches = list(data.train_dataloader())
-    assert len(batches) == 2
+    assert len(batches) == 1  # three scans, two a batch
     for batch in batches:
         assert isinstance(batch, SegmentationBatch)
         assert set(batch.labels.tolist()) <= {0, 1}

@@ -17,7 +17,7 @@ from torch import Tensor
 from perception._native import ops
 from perception.nn import Conv
 from perception.sparse.kernel_map import KernelMap, rank_taps
-from perception.sparse.ops import build_index
+from perception.sparse.ops import build_index, strided_sites
 from perception.sparse.sites import Sites
 from perception.tools.bench.peers import Boxed, Library
 from perception.tools.bench.row import OURS, Row
@@ -239,21 +239,24 @@ def _steps(sites: Sites, effort: Effort, target: Target) -> list[Row]:
     taps, rows = offsets.shape[0], sites.num_sites
     index = build_index(coords)[0]
     rank = rank_taps(layer._key)
-    table, masks = ops.neighbor_table(index, coords, coords, offsets, [1, 1, 1], True, rank)
+    ends = index, coords, coords, offsets, [1, 1, 1], rank, True
+    (table,) = ops.plan_table(*ends, False, False)
     pairs = int((table >= 0).sum())
-    halves = torch.div(coords, coords.new_tensor((1, 2, 2, 2)), rounding_mode="floor")
     steps: dict[str, tuple[Callable[[], object], int]] = {
         "index": (lambda: build_index(coords), coords.nbytes),
         "neighbour table, 3^3": (
-            lambda: ops.neighbor_table(index, coords, coords, offsets, [1, 1, 1], True, rank),
+            lambda: ops.plan_table(*ends, False, False),
             coords.nbytes + 4 * rows * taps,
         ),
-        "tiles": (lambda: ops.tile_table(table, rank, masks), 4 * rows * taps + 4 * pairs),
+        "neighbour table and its tiles": (
+            lambda: ops.plan_table(*ends, True, False),
+            coords.nbytes + 8 * rows * taps + 4 * pairs,
+        ),
         "pairs, for the gradient of the weight": (
-            lambda: ops.table_pairs(table),
+            lambda: ops.plan_parts(table, rank, True, False, True),
             4 * rows * taps + 8 * pairs,
         ),
-        "unique sites, stride 1 to 2": (lambda: ops.unique_sites(halves), halves.nbytes),
+        "strided sites, stride 1 to 2": (lambda: strided_sites(coords, (2, 2, 2)), coords.nbytes),
     }
     out = []
     for name, (case, moved) in steps.items():

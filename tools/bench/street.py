@@ -31,7 +31,7 @@ def table(seeds: Sequence[int]) -> tuple[dict[float, NDArray[np.float64]], dict[
         sample = scan(seed)
         assert sample.labels is not None
         clouds.append(sample.cloud.points)
-        counts += np.bincount(sample.labels, minlength=len(CLASSES))
+        counts += np.bincount(sample.labels, minlength=256)[: len(CLASSES)]
     statistics = {
         size: np.array([voxel_statistics(points, size) for points in clouds])
         for size in VOXEL_SIZES
