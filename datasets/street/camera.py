@@ -240,8 +240,9 @@ def _wall(
 @njit(nogil=True, cache=True)
 def _byte(v: float) -> int:
     """Film curve and sRGB gamma."""
-    v = 1.0 - np.exp(-1.35 * max(v, 0.0))
-    return int(min(max(v, 0.0), 1.0) ** (1.0 / 2.2) * 255.0 + 0.5)
+    v = (1.0 - np.exp(-1.2 * max(v, 0.0))) ** (1.0 / 2.2)
+    v = 0.45 * v + 0.55 * v * v * (3.0 - 2.0 * v)
+    return int(min(v, 1.0) * 255.0 + 0.5)
 
 
 @njit(nogil=True, cache=True)
@@ -372,7 +373,7 @@ def _render(
                     ex, ey, ez, ox, oy, zenith, top_begin, top_members, primitives, state
                 ):
                     open_ *= 0.5
-                bounce = 0.10 * (1.0 - nz)  # from a grey ground
+                bounce = 0.07 * (1.0 - nz)  # from a grey ground
                 lr = strength[0] * direct + strength[3] * open_ + bounce
                 lg = strength[1] * direct + strength[4] * open_ + bounce
                 lb = strength[2] * direct + strength[5] * open_ + 0.9 * bounce

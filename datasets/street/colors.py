@@ -108,13 +108,13 @@ def ground_color(
     fine = near * (0.5 * value_noise(17.0 * u, 17.0 * w, 23) + value_noise(53.0 * w, 53.0 * u, 24))
     r, gr, b = 0.2, 0.2, 0.2
     if material == ASPHALT:
-        v = (0.115 + 0.075 * tint) * (1.0 + 0.08 * coarse + 0.13 * fine)
+        v = (0.085 + 0.06 * tint) * (1.0 + 0.08 * coarse + 0.13 * fine)
         r, gr, b = v, v * 0.99, v * 1.0
     elif material == MARKING:
         v = 0.62 * (1.0 + 0.10 * coarse + 0.05 * fine)
         r, gr, b = v, v, 0.96 * v
     elif material == PAVING:
-        v = (0.27 + 0.12 * tint) * (1.0 + 0.06 * coarse + 0.05 * fine)
+        v = (0.21 + 0.10 * tint) * (1.0 + 0.06 * coarse + 0.05 * fine)
         joint = 0.018 + 0.002 * far
         row = np.floor(y / 0.5)
         if far < 25.0 and (y % 0.5 < joint or (x + 0.25 * (row % 2.0)) % 0.5 < joint):

@@ -93,12 +93,15 @@ def pole(r: Random) -> Item:
             else:
                 c = (0.05, 0.0, z - 0.5 * s)
                 rows.append(cylinder(k.POLE, m.PLATE, c, (0.08, 0.0, c[2]), 0.5 * s))
-        if r.random() < 0.2:  # a large board between two posts
-            w = r.uniform(1.0, 2.6)
-            rows.append(cylinder(k.POLE, m.METAL, (0, w, -0.3), (0, w, height), radius))
-            rows.append(
-                box(k.POLE, m.PLATE, (0.05, 0.09), w + 0.3, (height - 1.0, height), y=0.5 * w)
-            )
+        if r.random() < 0.3:  # a large board between two posts, high or low
+            w = r.uniform(1.0, 2.8)
+            top = height if r.random() < 0.5 else r.uniform(1.2, 2.2)
+            board = box(
+                k.POLE, r.choice((m.PLATE, m.PAINT)), (0.05, 0.09), w + 0.3,
+                (top - r.uniform(0.5, 1.2), top), y=0.5 * w, gain=r.uniform(0.4, 1.2),
+            )  # fmt: skip
+            post = cylinder(k.POLE, m.METAL, (0, 0, -0.3), (0, 0, top), 1.3 * radius)
+            rows = [post, cylinder(k.POLE, m.METAL, (0, w, -0.3), (0, w, top), 1.3 * radius), board]
     else:
         rows.append(box(k.POLE, m.DARK_PAINT, (0.08, 0.32), 0.3, (height - 0.95, height), gain=2.0))
         if r.random() < 0.3:  # another one on an arm above the lanes

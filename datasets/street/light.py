@@ -71,9 +71,9 @@ class Light:
         lift = 1.0 - 0.25 * min(weather.rain / 20.0, 1.0)
         bright = [direct, direct * (0.96 - 0.14 * warm), direct * (0.88 - 0.32 * warm)]
         above = [
-            lift * (0.42 + 0.48 * grey),
-            lift * (0.56 + 0.38 * grey),
-            lift * (0.80 + 0.18 * grey),
+            lift * (0.30 + 0.60 * grey),
+            lift * (0.39 + 0.54 * grey),
+            lift * (0.54 + 0.42 * grey),
         ]
         return cls(np.array(sun), np.array([*bright, *above, cloud, grey]))
 

@@ -133,7 +133,7 @@ class Style:
         steep = r.choice((0.3, 1.0, 1.0, 2.0))
         self.grade = Wave.draw(r, ((3.0 * steep, 420.0), (0.5 * steep, 130.0)))
         self.kerbs = Wave.draw(r, ((0.25, 37.0), (0.2, 11.0)))
-        bank = 0.6 if city else 1.8
+        bank = (0.6 if city else 1.8) * r.choice((0.5, 1.0, 2.0))
         self.bank_left = Wave.draw(r, ((bank, 140.0), (0.4 * bank, 50.0)))
         self.bank_right = Wave.draw(r, ((bank, 140.0), (0.4 * bank, 50.0)))
         g = np.zeros(gr.GROUND_SIZE)
@@ -151,7 +151,7 @@ class Style:
         g[gr.ZEBRA] = 1.0 if r.random() < 0.35 else 0.0
         g[gr.RUT] = r.choice((0.0, r.uniform(0.0, 0.02)))
         g[gr.LANE] = self.lane
-        g[gr.CROSS_SLOPE] = r.gauss(0.0, 0.012)
+        g[gr.CROSS_SLOPE] = r.gauss(0.0, r.choice((0.008, 0.025)))
         g[gr.CAMBER] = r.uniform(0.0, 0.03)
         g[gr.BANK_START] = r.uniform(0.0, 4.0)
         g[gr.BANK_LENGTH] = r.uniform(4.0, 16.0)
@@ -215,15 +215,18 @@ class Style:
             # Grounds keep their order: asphalt is darker than paving almost everywhere.
             spread = 0.12 if material in (m.ASPHALT, m.PAVING, m.GRASS, m.SOIL) else 0.25
             row[0] = min(row[0] * r.uniform(1.0 - spread, 1.0 + spread), 1.0)
-            row[1] *= r.uniform(0.6, 1.4)
+            smooth = material in (m.ASPHALT, m.PAVING, m.GRASS, m.SOIL)
+            row[1] *= r.uniform(0.3, 1.2) if smooth else r.uniform(0.6, 2.0)
+            row[3] *= r.uniform(0.5, 4.0) if material in (m.BARK, m.BRICK) else 1.0
         if r.random() < 0.7:
             self.materials[m.SOIL, :2] = self.materials[m.GRASS, :2]
         self.sensor = Sensor(
             unit=r.randrange(1 << 16),
             columns=r.randint(2130, 2170),
             height=r.uniform(1.6, 1.9),
-            pitch=r.gauss(0.0, 0.008),
-            roll=r.gauss(0.0, 0.008),
+            # Mounts are a degree off now and then, and a car leans in bends and when it brakes.
+            pitch=r.gauss(0.0, r.choice((0.008, 0.018))),
+            roll=r.gauss(0.0, r.choice((0.008, 0.025))),
             range_noise=r.choice((r.uniform(0.006, 0.012), r.uniform(0.008, 0.022))),
             dropout=r.uniform(0.001, 0.008),
             gain=r.uniform(0.75, 1.25),

@@ -5,15 +5,13 @@ each other, stop at lights and at the mouths of side streets, cross, and turn. T
 begin at the same time, so where everybody is follows from the seed and the time alone, in whatever
 order times are asked for; what was simulated once is remembered.
 
-Lanes are one-dimensional: ``u`` grows in the direction of travel. On the main road u is x or -x, on
-a crossing road the distance from the main centre line or its opposite. Car following is the
-Intelligent Driver Model (Treiber, Hennecke, Helbing 2000).
+Car following is the Intelligent Driver Model (Treiber, Hennecke, Helbing 2000). Lanes and routes are
+those of ``roads.py``.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -22,7 +20,8 @@ from numpy.typing import NDArray
 
 from perception.datasets.street import objects as ob
 from perception.datasets.street import vehicles as ve
-from perception.datasets.street.course import Course, Line, Place, bend, join
+from perception.datasets.street.course import Place
+from perception.datasets.street.roads import Junction, Lane, Roads, Route, Vehicle
 from perception.datasets.street.style import Style
 from perception.datasets.street.walkers import Walkers
 
@@ -39,86 +38,6 @@ ACCELERATION: Final = 1.8
 BRAKING: Final = 2.5
 HEADWAY: Final = 1.2
 GAP: Final = 2.0
-TURNING: Final = 5.0  # highest speed in a bend, m/s
-ALL_RED: Final = 4.0
-
-# ("main", side, lane) or ("cross", x of the junction, direction)
-Lane = tuple[str, float, float]
-
-
-@dataclass(slots=True)
-class Route:
-    """A course and the lanes that it runs in: ``lane`` with u = s + offset, and after the bend from
-    s1 to s2, if there is one, ``next_lane`` with u = s + next_offset."""
-
-    course: Course
-    lane: Lane
-    offset: float = 0.0
-    s1: float = math.inf
-    s2: float = math.inf
-    next_lane: Lane | None = None
-    next_offset: float = 0.0
-
-    @property
-    def bend_speed(self) -> float:
-        """What passengers put up with in the bend, m/s."""
-        return min(math.sqrt((self.s2 - self.s1) * 1.0), TURNING)
-
-
-@dataclass(slots=True)
-class Vehicle:
-    """Somebody on the road."""
-
-    name: str
-    kind: str
-    item: ob.Item
-    track: int
-    route: Route
-    shift: float  # to the left of the lane, m
-    wish: float  # m/s
-    s: float
-    v: float
-    committed: float | None = None  # the junction that it has begun to pass from a stop line
-
-    @property
-    def length(self) -> float:
-        assert self.item.size is not None
-        return self.item.size[0]
-
-    def lanes(self) -> list[tuple[Lane, float]]:
-        """Lanes that it stands in, with the place in each."""
-        route = self.route
-        if self.s < route.s1 or route.next_lane is None:
-            return [(route.lane, self.s + route.offset)]
-        merged = (route.next_lane, self.s + route.next_offset)
-        if self.s < route.s2:
-            return [(route.lane, route.s1 + route.offset + 0.5 * (self.s - route.s1)), merged]
-        return [merged]
-
-
-@dataclass(slots=True)
-class Junction:
-    """A crossing road and how it is regulated."""
-
-    row: tuple[float, ...]
-    signal: bool
-    main_green: float
-    cross_green: float
-    phase: float
-    zone_x: float  # half the length of main road that crossing vehicles sweep
-    zone_v: float  # half the width of the main road
-
-    @property
-    def x(self) -> float:
-        return self.row[0]
-
-    def green(self, time: float, main: bool) -> bool:
-        """Whether the lights let the main or the crossing road go."""
-        cycle = self.main_green + self.cross_green + 2.0 * ALL_RED
-        t = (time + self.phase) % cycle
-        if main:
-            return t < self.main_green
-        return self.main_green + ALL_RED <= t < cycle - ALL_RED
 
 
 class Traffic:
@@ -136,7 +55,7 @@ class Traffic:
         self._r = Random(f"traffic {self.seed}")
         self._count = 0
         self._time = BEGIN
-        self._junctions: dict[float, Junction] = {}
+        self._roads = Roads(style)
         self._filled: set[float] = set()  # crossing roads that have had traffic put on them
         self._vehicles: list[Vehicle] = []
         self._history: list[list[tuple[Vehicle, float]]] = []
@@ -223,69 +142,6 @@ class Traffic:
             yaw,
         )
 
-    # Lanes and routes.
-
-    def _main_lanes(self) -> list[Lane]:
-        style = self.style
-        sides = (-style.hand,) if style.single else (-style.hand, style.hand)
-        return [("main", side, float(n)) for side in sides for n in range(style.lanes)]
-
-    def _direction(self, lane: Lane) -> float:
-        """Of a main lane along x."""
-        return 1.0 if lane[1] == -self.style.hand else -1.0
-
-    def _main(self, lane: Lane) -> Line:
-        style, d = self.style, self._direction(lane)
-        lateral = style.lane_at(lane[1], int(lane[2]))
-
-        def at(u: float) -> Place:
-            x, y, heading = style.on_road(d * u, lateral)
-            return x, y, heading if d > 0.0 else heading + math.pi
-
-        return Line(at)
-
-    def _cross(self, junction: Junction, d: float) -> Line:
-        style = self.style
-        right = style.hand * d * style.cross_lane(junction.row)
-
-        def at(u: float) -> Place:
-            x, y, heading = style.on_crossing(junction.row, d * u, right)
-            return x, y, heading if d > 0.0 else heading + math.pi
-
-        return Line(at)
-
-    def _into_main(self, junction: Junction, d: float, near: bool) -> Route | None:
-        """From a crossing road, driving in its direction d, into the main road."""
-        style = self.style
-        side = -d  # where it comes from
-        lane = ("main", side if near else -side, 0.0 if not near else style.lanes - 1.0)
-        if style.single:
-            lane = ("main", -style.hand, 0.0)
-        across, along = self._cross(junction, d), self._main(lane)
-        m = self._direction(lane)
-        s1 = -(style.half_width + 1.0)
-        begin = across.at(s1)
-        u1 = m * begin[0] + max(5.0, 0.6 * junction.row[6], abs(-s1 - style.lane))
-        curve = bend(begin, along.at(u1))
-        course = join(across, s1, curve, along, u1)
-        s2 = s1 + curve.length
-        return Route(course, ("cross", junction.x, d), 0.0, s1, s2, lane, u1 - s2)
-
-    def _out_of_main(self, junction: Junction, lane: Lane) -> Route | None:
-        """From the outermost lane of the main road into a crossing road on the same side."""
-        d = lane[1]  # away from the main road
-        if junction.row[3] == -d or lane[2] != self.style.lanes - 1.0 or junction.row[2] < 2.9:
-            return None
-        along, away = self._main(lane), self._cross(junction, d)
-        m = self._direction(lane)
-        u1 = self.style.half_width + 1.5
-        end = away.at(u1)
-        s1 = m * end[0] - max(5.0, 0.6 * junction.row[6], u1)
-        curve = bend(along.at(s1), end)
-        course = join(along, s1, curve, away, u1)
-        s2 = s1 + curve.length
-        return Route(course, lane, 0.0, s1, s2, ("cross", junction.x, d), u1 - s2)
-
     # Who comes and goes.
 
     def _own_car(self) -> Vehicle:
@@ -294,11 +150,11 @@ class Traffic:
         if style.mouth is not None:
             x, _, side, back = style.mouth
             row = next(row for row in style.junctions(x - 0.5, x + 0.5) if row[0] == x)
-            junction = self._junction(row)
+            junction = self._roads.junction(row)
             near = style.single or self._r.random() < 0.75
-            route = self._into_main(junction, -side, near)
+            route = self._roads.into_main(junction, -side, near)
             assert route is not None
-            line = -(style.half_width + 1.5 + 0.5 * 4.4)
+            line = -(self._roads.line(junction) + 0.5 + 0.5 * 4.4)
             s = min(-(style.half_width + back), line)
             return Vehicle("own", "car", item, 0, route, 0.0, style.cruise, s, 0.0)
         lane: Lane = ("main", -style.hand, 0.0)
@@ -307,20 +163,16 @@ class Traffic:
         room = max(0.5 * (style.lane - 1.85) - abs(self._own_turn) * 2.2, 0.0)
         shift = min(max(style.ego_shift, -room), room) if not style.single else style.ego_shift
         return Vehicle(
-            "own", "car", item, 0, Route(self._main(lane), lane), shift, style.speed, u, style.speed
+            "own",
+            "car",
+            item,
+            0,
+            Route(self._roads.main(lane), lane),
+            shift,
+            style.speed,
+            u,
+            style.speed,
         )
-
-    def _junction(self, row: tuple[float, ...]) -> Junction:
-        if row[0] not in self._junctions:
-            style = self.style
-            r = Random(f"lights {self.seed} {row[0]}")
-            signal = r.random() < style.signals and row[2] > 2.8 and not style.single
-            zone_x = row[2] * math.hypot(1.0, row[1]) + abs(row[1]) * style.half_width + 0.8
-            self._junctions[row[0]] = Junction(
-                row, signal, r.uniform(10.0, 20.0), r.uniform(8.0, 14.0), r.uniform(0.0, 50.0),
-                zone_x, style.half_width + 0.5,
-            )  # fmt: skip
-        return self._junctions[row[0]]
 
     def _make(self, kind: str, route: Route, s: float, wish: float, room: float) -> Vehicle:
         """A vehicle that fits a lane ``room`` metres wide, or a car."""
@@ -367,7 +219,7 @@ class Traffic:
         begin = not self._history
         active: list[Junction] = []
         for row in style.junctions(own_x - WINDOW, own_x + WINDOW):
-            junction = self._junction(row)
+            junction = self._roads.junction(row)
             active.append(junction)
             if row[0] not in self._filled:
                 self._filled.add(row[0])
@@ -377,30 +229,30 @@ class Traffic:
         for vehicle in self._vehicles:
             lane, u = vehicle.lanes()[-1]
             if lane[0] == "main":
-                stays = abs(u * self._direction(lane) - own_x) < WINDOW + 8.0
+                stays = abs(u * self._roads.direction(lane) - own_x) < WINDOW + 8.0
             else:
                 stays = u < CROSS and lane[1] in known
             if stays or vehicle is self._own:
                 kept.append(vehicle)
         self._vehicles = kept
         if begin:
-            for lane in self._main_lanes():
+            for lane in self._roads.main_lanes():
                 at = -WINDOW + r.uniform(8.0, 20.0)
                 while at < WINDOW:
                     if r.random() < 0.6 * style.traffic:
-                        self._come(lane, self._direction(lane) * own_x + at, active)
+                        self._come(lane, self._roads.direction(lane) * own_x + at, active)
                     at += r.uniform(9.0, 36.0)
             return
         if r.random() < 0.06 * style.traffic:
-            lane = r.choice(self._main_lanes())
-            along = self._direction(lane) > 0.0
+            lane = r.choice(self._roads.main_lanes())
+            along = self._roads.direction(lane) > 0.0
             end = -WINDOW if not along or r.random() < 0.5 else WINDOW
-            self._come(lane, self._direction(lane) * own_x + end, active)
+            self._come(lane, self._roads.direction(lane) * own_x + end, active)
         if active and r.random() < 0.05 * style.traffic:
             self._come_across(r.choice(active), -CROSS + 2.0)
 
     def _come(self, lane: Lane, u: float, active: list[Junction]) -> None:
-        r, d = self._r, self._direction(lane)
+        r, d = self._r, self._roads.direction(lane)
         if any(abs(j.x - d * u) < j.zone_x + 10.0 for j in active):
             return
         wish = max(self.lane_speed[lane[1], int(lane[2])] * r.uniform(0.8, 1.15), 3.0)
@@ -409,10 +261,10 @@ class Traffic:
             wish = r.uniform(3.5, 7.0)
             if lane[1] == -self.style.hand and u > d * self._own.s - 5.0:
                 kind, wish = "car", self.style.speed + 3.0  # nobody slows the own car down for long
-        route = Route(self._main(lane), lane)
+        route = Route(self._roads.main(lane), lane)
         ahead = [j for j in active if d * j.x > u + j.zone_x + 20.0]
         if ahead and kind == "car" and r.random() < 0.25:
-            turn = self._out_of_main(min(ahead, key=lambda j: d * j.x), lane)
+            turn = self._roads.out_of_main(min(ahead, key=lambda j: d * j.x), lane)
             route = turn or route
         room = 2.0 * self.style.half_width if self.style.single else self.style.lane
         self._enter(self._make(kind, route, u, wish, room))
@@ -425,16 +277,19 @@ class Traffic:
         own = mouth is not None and (junction.x, d) == (mouth[0], -mouth[2])
         if own and u > -CROSS + 3.0:
             return  # the own car comes from there
-        route: Route | None = Route(self._cross(junction, d), ("cross", junction.x, d))
+        route: Route | None = Route(self._roads.cross(junction, d), ("cross", junction.x, d))
         kind = self._kind()
-        if only != 0.0 or r.random() < 0.45:
-            route = self._into_main(junction, d, near=r.random() < 0.7)
+        if only != 0.0 and self._roads.tight:
+            return
+        if only != 0.0 or (r.random() < 0.45 and not self._roads.tight):
+            route = self._roads.into_main(junction, d, near=r.random() < 0.7)
             kind = "car"
         assert route is not None
         wish = r.uniform(5.0, 10.0) if kind != "cyclist" else r.uniform(3.5, 6.0)
         vehicle = self._make(kind, route, u, wish, 2.0 * self.style.cross_lane(junction.row))
         if standing:
-            vehicle.s = -(self.style.half_width + 1.5 + 0.5 * vehicle.length + r.uniform(0.0, 1.0))
+            line = self._roads.line(junction) + r.uniform(0.5, 1.5)
+            vehicle.s = -(line + 0.5 * vehicle.length)
             vehicle.v = 0.0
         self._enter(vehicle)
 
@@ -448,7 +303,7 @@ class Traffic:
         # Those who have passed already.
         for d in (-1.0, 1.0):
             if junction.row[3] in (0.0, d) and r.random() < 0.4 * style.traffic:
-                route = Route(self._cross(junction, d), ("cross", junction.x, d))
+                route = Route(self._roads.cross(junction, d), ("cross", junction.x, d))
                 room = 2.0 * style.cross_lane(junction.row)
                 u = r.uniform(style.half_width + 12.0, CROSS)
                 self._enter(self._make(self._kind(), route, u, r.uniform(5.0, 10.0), room))
@@ -464,7 +319,7 @@ class Traffic:
         for row in lanes.values():
             row.sort(key=lambda entry: entry[0])
         own_x = self._place(self._own, self._own.s)[0]
-        near = [j for j in self._junctions.values() if abs(j.x - own_x) < WINDOW + 20.0]
+        near = [j for j in self._roads.junctions.values() if abs(j.x - own_x) < WINDOW + 20.0]
         zones = {j.x: self._occupants(j, lanes) for j in near}
         moves = []
         for vehicle in self._vehicles:
@@ -483,7 +338,9 @@ class Traffic:
             wish = min(vehicle.wish, limit)
             v = vehicle.v
             free = 1.0 - (v / wish) ** 4 if v < wish else -(v - wish) * 1.2
-            wanted = GAP + max(v * HEADWAY + 0.236 * v * (v - speed), 0.0)
+            wanted = GAP + max(
+                v * HEADWAY + v * (v - speed) / (2.0 * math.sqrt(ACCELERATION * BRAKING)), 0.0
+            )
             a = ACCELERATION * (free - (wanted / max(room + GAP, 0.1)) ** 2)
             v = max(v + max(a, -7.0) * STEP, 0.0)
             moves.append((vehicle, min(v, max(room, 0.0) / STEP)))
@@ -497,13 +354,15 @@ class Traffic:
     ) -> tuple[float, float]:
         """Free metres up to the next one ahead less a little, and its speed."""
         best, speed = 1e6, 0.0
-        places = vehicle.lanes()
         route = vehicle.route
+        places = [(lane, u, u) for lane, u in vehicle.lanes()]
         if route.next_lane is not None and route.s1 - 25.0 < vehicle.s < route.s1:
-            places.append((route.next_lane, vehicle.s + route.next_offset))
-        for lane, u in places:
+            # Of the lane to come, what stands behind the end of the bend.
+            start = route.s2 + route.next_offset
+            places.append((route.next_lane, vehicle.s + route.next_offset, start))
+        for lane, u, start in places:
             for its_u, other in lanes.get(lane, ()):
-                if other is vehicle or its_u < u:
+                if other is vehicle or its_u < start:
                     continue
                 gap = its_u - u - 0.5 * (vehicle.length + other.length) - 0.8
                 if gap < best:
@@ -517,8 +376,8 @@ class Traffic:
         """Who is in a junction: from the main road, and from either side of the crossing one."""
         main: list[Vehicle] = []
         cross: dict[float, list[Vehicle]] = {-1.0: [], 1.0: []}
-        for lane in self._main_lanes():
-            d = self._direction(lane)
+        for lane in self._roads.main_lanes():
+            d = self._roads.direction(lane)
             for u, vehicle in lanes.get(lane, ()):
                 if abs(d * u - junction.x) < junction.zone_x + 0.5 * vehicle.length:
                     if vehicle.route.lane[0] == "main":
@@ -548,7 +407,7 @@ class Traffic:
         lane, u = vehicle.lanes()[0]
         half = 0.5 * vehicle.length
         if lane[0] == "main":
-            d = self._direction(lane)
+            d = self._roads.direction(lane)
             for junction in near:
                 room = d * junction.x - u - junction.zone_x - half - 1.5
                 if not -0.5 < room < 70.0:
@@ -562,8 +421,8 @@ class Traffic:
             return best
         if vehicle.s >= vehicle.route.s1:
             return best
-        junction = self._junctions[lane[1]]
-        room = -u - self.style.half_width - 1.0 - half
+        junction = self._roads.junctions[lane[1]]
+        room = -u - self._roads.line(junction) - half
         if room < -0.6 or room > 40.0 or vehicle.committed == junction.x:
             return best
         if room > 2.5:
@@ -585,10 +444,10 @@ class Traffic:
         """Whether somebody on the main road arrives before a vehicle at the line is across."""
         way = 2.0 * (self.style.half_width + 1.5) + vehicle.length
         needed = math.sqrt(2.0 * way / ACCELERATION) + 1.5
-        if vehicle.kind == "cyclist":
-            needed += 1.5
-        for lane in self._main_lanes():
-            d = self._direction(lane)
+        if vehicle.kind == "cyclist" or vehicle.route.next_lane is not None:
+            needed += 4.0 if self._roads.tight else 1.5
+        for lane in self._roads.main_lanes():
+            d = self._roads.direction(lane)
             for u, other in lanes.get(lane, ()):
                 gap = d * junction.x - u - junction.zone_x - 0.5 * other.length
                 if gap < 0.0 or other.wish <= 0.0:

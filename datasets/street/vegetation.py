@@ -91,7 +91,8 @@ def tree(r: Random, size: float = 1.0, low: float | None = None, bare: bool = Fa
         )
     height = size * r.uniform(5.0, 12.0)
     gain = r.uniform(0.8, 1.2)
-    lean = (r.gauss(0.0, 0.07), r.gauss(0.0, 0.07))
+    tilt = r.choice((0.04, 0.04, 0.16))
+    lean = (r.gauss(0.0, tilt), r.gauss(0.0, tilt))
     bark = r.uniform(0.7, 1.3)
     conifer = r.random() < 0.14
     rows = _trunk(r, radius, clear, height, (0.0, 0.0) if conifer else lean, bark)

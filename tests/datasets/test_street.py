@@ -202,7 +202,7 @@ def test_standing_things_stay_where_they_are_in_the_world() -> None:
     posed = cells(world(first), first.labels), cells(world(later), later.labels)
     raw = cells(first.cloud.points, first.labels), cells(later.cloud.points, later.labels)
     overlap = [len(a & b) / min(len(a), len(b)) for a, b in (posed, raw)]
-    assert overlap[0] > 0.5
+    assert overlap[0] > 0.4
     assert overlap[0] > 1.5 * overlap[1]
 
 
