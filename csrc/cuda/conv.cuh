@@ -1,6 +1,6 @@
 // The sparse product on CUDA: what the kernels are given, and the kernels there are.
 //
-// A product runs on tiles of a kernel map, made by tile_table: output rows are permuted so that rows
+// A product runs on tiles of a kernel map, made by make_tiles: output rows are permuted so that rows
 // with the same taps stand together, and cut into granules of kGranule slots. For granule g:
 //   order[g * kGranule + r]              output row of slot r, -1 behind the last row;
 //   taps[(1 + g) * words + k / 32]       bit k % 32: some slot of the granule has tap k;
