@@ -12,7 +12,7 @@ from perception._native import ops
 from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
 from perception.nn.norm import BatchNorm, gradients_of
 from perception.nn.pointwise import ReLU
-from perception.sparse.conv import below_autograd, product_dtype
+from perception.sparse.conv import as_dtype, below_autograd, product_dtype
 from perception.sparse.conv import conv as sparse_conv
 from perception.sparse.sites import Sites
 from perception.sparse.tensor import SparseTensor
@@ -99,7 +99,12 @@ def _step(
     plan, out, ancestors = conv.plan(x)
     # Straight from the dictionaries: asking a module costs a microsecond each, on a slow host three.
     parameters, affine, buffers = conv._parameters, norm._parameters, norm._buffers
-    features, weight, bias, groups = x.features, parameters["weight"], parameters.get("bias"), conv.groups
+    features, weight, bias, groups = (
+        x.features,
+        parameters["weight"],
+        parameters.get("bias"),
+        conv.groups,
+    )
     scale, shift = affine["weight"], affine["bias"]
     dtype, tf32 = product_dtype(features, weight, bias, groups)
     add = _rows(residual, out, dtype)
@@ -122,7 +127,7 @@ def _step(
     elif alone and not learns and not by_batch and buffers["running_mean"] is not None:
         maps, _ = plan.lists(features.shape[0], False)
         statistics = buffers["running_mean"], buffers["running_var"]
-        product = features.to(dtype), weight, bias, maps, rows, groups, tf32
+        product = as_dtype(features, dtype), weight, bias, maps, rows, groups, tf32
         with below_autograd():
             y = ops.conv_norm(*product, *statistics, scale, shift, norm.eps, add, relu)
     else:
@@ -138,7 +143,7 @@ def _rows(residual: SparseTensor | None, sites: Sites, dtype: torch.dtype) -> Te
             f"the residual is on {residual.num_sites} other sites than the result, which has "
             f"{sites.num_sites}; the body must keep the sites"
         )
-    return residual.features.to(dtype)
+    return as_dtype(residual.features, dtype)
 
 
 _UNTRACKED = None, None, None, 0.0
@@ -172,7 +177,7 @@ class _ConvNorm(torch.autograd.Function):
         residual: Tensor | None,
         how: _How,
     ) -> Tensor:
-        x = features.to(how.dtype)
+        x = as_dtype(features, how.dtype)
         product = x, weight, bias, how.plan[:3], how.rows, how.groups, how.tf32
         with below_autograd():
             y, z, mean, var, cast = ops.conv_batch_norm(
@@ -215,11 +220,11 @@ class _ConvNorm(torch.autograd.Function):
                 )
             )
         return (
-            by_x.to(features.dtype) if wanted[0] else None,
-            by_weight.to(weight.dtype) if wanted[1] else None,
-            by_bias.to(bias.dtype) if wanted[2] else None,
-            None if scale is None else by_scale.to(scale.dtype),
-            None if shift is None else by_shift.to(shift.dtype),
+            as_dtype(by_x, features.dtype) if wanted[0] else None,
+            as_dtype(by_weight, weight.dtype) if wanted[1] else None,
+            as_dtype(by_bias, bias.dtype) if wanted[2] else None,
+            None if scale is None else as_dtype(by_scale, scale.dtype),
+            None if shift is None else as_dtype(by_shift, shift.dtype),
             None if residual is None else by_residual if cut else grad,
             None,
         )

@@ -47,7 +47,9 @@ def conv(
         ValueError: their widths do not agree.
     """
     dtype, tf32 = product_dtype(features, weight, bias, groups)
-    learns = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
+    learns = torch.is_grad_enabled() and (
+        features.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    )
     plan, reverse = kernel_map.lists(features.shape[0], learns)
     if torch.compiler.is_compiling():
         below, reverse_too = contextlib.nullcontext, reverse
@@ -59,6 +61,11 @@ def conv(
     b = None if bias is None else bias.to(dtype)
     with below():
         return ops.conv(x, w, b, plan, reverse_too, num_out, groups, tf32)
+
+
+def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """``tensor.to(dtype)``, which costs a microsecond or three where there is nothing to do."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def product_dtype(
