@@ -218,6 +218,7 @@ class Style:
             smooth = material in (m.ASPHALT, m.PAVING, m.GRASS, m.SOIL)
             row[1] *= r.uniform(0.3, 1.2) if smooth else r.uniform(0.6, 2.0)
             row[3] *= r.uniform(0.5, 4.0) if material in (m.BARK, m.BRICK) else 1.0
+        self.materials[m.GRASS, 0] *= 1.06
         if r.random() < 0.7:
             self.materials[m.SOIL, :2] = self.materials[m.GRASS, :2]
         self.sensor = Sensor(
