@@ -103,7 +103,7 @@ class PosedImages:
         """
         file = self.depths[index] if self.depths else None
         if file is None:
-            return None
+            return self.images[index].depth
         if file.suffix.lower() == ".npy":
             values = load_array(file)
         else:

@@ -271,6 +271,8 @@ def picture(
     if width < 640 or height < 360:
         raise ValueError(f"picture: size {width}x{height} is below 640x360")
     classes = np.asarray(labels) if labels is not None else None
+    if classes is not None and classes.dtype.kind == "u":
+        classes = classes.astype(np.int64)
     if classes is not None and (classes.shape != (len(cloud),) or classes.dtype.kind not in "iu"):
         raise ValueError(
             f"picture: labels has shape {list(classes.shape)} and dtype {classes.dtype}, expected "
@@ -278,7 +280,7 @@ def picture(
         )
     if classes is not None and not names:
         top_class = int(classes[classes < 255].max(initial=-1))
-        names = [f"class {i}" for i in range(top_class + 1)]
+        names = [f"class {i}" for i in range(top_class + 1 if colors is None else len(np.asarray(colors)))]
     table = class_colors(len(names)) if colors is None else np.asarray(colors, dtype=np.uint8)
     if table.shape != (len(names), 3):
         raise ValueError(f"picture: colors has shape {list(table.shape)} for {len(names)} names")

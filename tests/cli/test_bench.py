@@ -137,10 +137,9 @@ def test_whole_command(scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert ("spconv" in net[0]["seconds"]) == bool(LIBRARIES)
     split = scan["splits"]["MinkUNet42"]
     forward, step = split["operators"].values()
-    assert forward["convolution, forward"] > 0
-    assert step["convolution, forward"] > 0
-    assert step["convolution, gradient of the input"] > 0
-    assert step["convolution, gradient of the weight"] > 0
+    assert forward["convolution with norm and ReLU, forward"] > 0
+    assert step["convolution with norm and ReLU, forward"] > 0
+    assert step["convolution with norm and ReLU, gradients"] > 0
     # 2 in the stem, 4 down, 4 up, and 2 blocks of 2 in each of 8 stages.
     assert sum(shape["calls"] for shape in split["shapes"]) == 42
 

@@ -67,8 +67,11 @@ def test_depth_agrees_with_the_lidar(samples: list[Sample], number: int) -> None
         visible = ~edge & (around[4] > 0.97 * z)
         assert visible.sum() > 0.6 * len(z)
         agree = np.abs(around[4] - z) < 0.03 * z + LEAF_SIZE
-        assert agree[visible].mean() > 0.95
+        # A ray that starts elsewhere may slip through between two leaves.
+        leaves = labels == CLASSES.index("vegetation")
+        assert agree[visible & ~leaves].mean() > 0.99
         assert agree[visible & np.isin(labels, SOLID)].mean() > 0.99
+        assert agree[visible & leaves].mean() > 0.5
         assert np.median(np.abs(around[4] - z)[visible]) < 0.1
 
 

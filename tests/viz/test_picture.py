@@ -161,3 +161,12 @@ def test_a_room_is_seen_from_above_without_its_ceiling(shared_data: Path) -> Non
     red = (pixels[..., 0] > 100) & (pixels[..., 1] < 50)
     green = (pixels[..., 1] > 100) & (pixels[..., 0] < 50)
     assert green.sum() > 10 * red.sum()
+
+
+def test_labels_of_a_scan_are_drawn_with_its_colours_alone() -> None:
+    """As data sets give them: uint8, 255 for none, and not every class occurs."""
+    cloud = PointCloud(np.random.default_rng(0).normal(size=(50, 3)))
+    labels = np.full(50, 255, np.uint8)
+    labels[:10] = 2
+    colors = np.arange(12 * 3).reshape(12, 3)
+    assert picture(cloud, labels=labels, colors=colors).size == (1600, 900)

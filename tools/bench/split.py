@@ -23,11 +23,12 @@ __all__ = ["LayerShare", "Work", "by_operator", "by_shape", "convolution_pairs"]
 
 CONV = "perception::conv"
 KINDS = {
-    # Where gradients are wanted the forward call runs inside the autograd node's own event.
-    "GeneratedBackwardFor_perception_conv_default": "convolution, forward",
-    "GeneratedBackwardFor_perception_batch_norm_default": "batch norm",
+    "perception::conv_norm": "convolution with norm and ReLU, forward",
+    "perception::conv_batch_norm": "convolution with norm and ReLU, forward",
+    "perception::conv_batch_norm_backward": "convolution with norm and ReLU, gradients",
     "perception::conv_weight_grad": "convolution, gradient of the weight",
     "perception::batch_norm": "batch norm",
+    "perception::batch_norm_tracked": "batch norm",
     "perception::batch_norm_backward": "batch norm",
     "perception::normalize": "batch norm",
     "aten::addcmul": "batch norm",
