@@ -369,10 +369,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident) conv_kernel(c
   int32_t* const ring = reinterpret_cast<int32_t*>(stages + Tile::kPipeline);
 
   constexpr int kGranules = Tile::kRows / kGranule;
-  // From the end, where rows have the most taps: the blocks stay busy together the longer.
-  const unsigned turn = gridDim.x - 1 - blockIdx.x;
-  const int first_granule = static_cast<int>(turn / p.column_tiles) * kGranules;
-  const int tile_column = turn % p.column_tiles * Tile::kColumns;
+  const int first_granule = static_cast<int>(blockIdx.x / p.column_tiles) * kGranules;
+  const int tile_column = blockIdx.x % p.column_tiles * Tile::kColumns;
   const int warp = threadIdx.x / 32, lane = threadIdx.x & 31;
   const int warp_row = warp / Tile::kWarpsAcross * Tile::kWarpRows;
   const int warp_column = warp % Tile::kWarpsAcross * Tile::kWarpColumns;

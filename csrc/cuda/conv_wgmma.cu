@@ -142,10 +142,9 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
     const uint32_t place = ring + first_row * 128 + column * 16;  // of the first row, which is a multiple of 8
     const bool mirrored = __ldg(p.taps) != 0;
     const int items = p.tiles * p.splits;
-    int turn = blockIdx.x;
-    while (turn < items) {
-      // From the end, where rows have the most taps: the blocks stay busy together the longer.
-      const int item = items - 1 - turn;
+    // From the front, where rows have the fewest taps: the other way round takes a tenth longer.
+    int item = blockIdx.x;
+    while (item < items) {
       const int granule = item / p.splits * kGroups, split = item % p.splits;
       uint32_t has[kGroups], left = 0;
       int word = -1, last_word = 0;
@@ -252,7 +251,7 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
       // Asked for as late as this, the next tile goes to a block that is free.
       if (threadIdx.x == 0) *shared_item = gridDim.x + atomicInc(p.next_item, items - 1);
       asm volatile("bar.sync 1, 128;" ::: "memory");
-      turn = *shared_item;
+      item = *shared_item;
       asm volatile("bar.sync 1, 128;" ::: "memory");
     }
     barrier_wait(empty + 8 * stage, phase ^ 1);
@@ -310,46 +309,49 @@ __global__ void __launch_bounds__(Shape<kWidth, kGroups, kPerSm>::kThreads, kPer
       // Lane l of warp w holds rows 16 w + l / 4 and 8 below, columns 8 j + 2 (l % 4) and the next.
       const int granule = item / p.splits * kGroups + group;
       if (granule >= p.granules) continue;
+      int32_t rows[2];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int32_t row = __ldg(p.order + int64_t{granule} * kGranule + warp * 16 + half * 8 + lane / 4);
+      for (int half = 0; half < 2; ++half)
+        rows[half] = __ldg(p.order + int64_t{granule} * kGranule + warp * 16 + half * 8 + lane / 4);
 #pragma unroll
-        for (int j = 0; j < kWidth / 8; j += 4) {
-          uint32_t v[4];
+      for (int j = 0; j < kWidth / 8; j += 4) {
+        uint32_t v[2][4];
 #pragma unroll
-          for (int q = 0; q < 4; ++q) {
-            float one = sum[4 * (j + q) + 2 * half], two = sum[4 * (j + q) + 2 * half + 1];
-            if (p.end.normalizes) {
-              const float4 by = *reinterpret_cast<const float4*>(affine + first_column + (j + q) * 8 + lane % 4 * 2);
-              one = one * by.x + by.y;
-              two = two * by.z + by.w;
-              if (p.end.relu && p.end.residual == nullptr) {
-                one = one < 0 ? 0 : one;  // NaN stays
+        for (int q = 0; q < 4; ++q) {
+          float* const four = sum + 4 * (j + q);
+          if (p.end.normalizes) {
+            const float4 by = *reinterpret_cast<const float4*>(affine + first_column + (j + q) * 8 + lane % 4 * 2);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              four[i] = i % 2 == 0 ? four[i] * by.x + by.y : four[i] * by.z + by.w;
+              if (p.end.relu && p.end.residual == nullptr) four[i] = four[i] < 0 ? 0 : four[i];  // NaN stays
+            }
+          }
+#pragma unroll
+          for (int half = 0; half < 2; ++half) v[half][q] = pack(four[2 * half], four[2 * half + 1], T{});
+        }
+        const int c = first_column + (j + lane % 4) * 8;
+        const bool inside = c < p.cout && (j + lane % 4) * 8 < kWidth;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          transpose4(v[half], lane);
+          const int64_t at = int64_t{rows[half]} * p.cout + c;
+          const bool there = rows[half] >= 0 && inside;
+          if (there && p.end.residual != nullptr) {
+            const uint4 more = *reinterpret_cast<const uint4*>(static_cast<const T*>(p.end.residual) + at);
+            const uint32_t others[4] = {more.x, more.y, more.z, more.w};
+#pragma unroll
+            for (int q = 0; q < 4; ++q) {
+              const float2 a = unpack(v[half][q], T{}), b = unpack(others[q], T{});
+              float one = a.x + b.x, two = a.y + b.y;
+              if (p.end.relu) {
+                one = one < 0 ? 0 : one;
                 two = two < 0 ? 0 : two;
               }
+              v[half][q] = pack(one, two, T{});
             }
-            v[q] = pack(one, two, T{});
           }
-          transpose4(v, lane);
-          const int c = first_column + (j + lane % 4) * 8;
-          if (row >= 0 && c < p.cout && (j + lane % 4) * 8 < kWidth) {
-            const int64_t at = int64_t{row} * p.cout + c;
-            if (p.end.residual != nullptr) {
-              const uint4 more = *reinterpret_cast<const uint4*>(static_cast<const T*>(p.end.residual) + at);
-              const uint32_t others[4] = {more.x, more.y, more.z, more.w};
-#pragma unroll
-              for (int q = 0; q < 4; ++q) {
-                const float2 a = unpack(v[q], T{}), b = unpack(others[q], T{});
-                float one = a.x + b.x, two = a.y + b.y;
-                if (p.end.relu) {
-                  one = one < 0 ? 0 : one;
-                  two = two < 0 ? 0 : two;
-                }
-                v[q] = pack(one, two, T{});
-              }
-            }
-            *reinterpret_cast<uint4*>(p.out + at) = make_uint4(v[0], v[1], v[2], v[3]);
-          }
+          if (there) *reinterpret_cast<uint4*>(p.out + at) = make_uint4(v[half][0], v[half][1], v[half][2], v[half][3]);
         }
       }
     }
