@@ -51,16 +51,15 @@ def conv(
         features.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
     plan, reverse = kernel_map.lists(features.shape[0], learns)
-    if torch.compiler.is_compiling():
-        below, reverse_too = contextlib.nullcontext, reverse
-    elif learns:
+    compiling = torch.compiler.is_compiling()
+    if learns and not compiling:
         return _Conv.apply(features, weight, bias, dtype, plan, reverse, num_out, groups, tf32)
-    else:
-        below, reverse_too = below_autograd, []
-    x, w = features.to(dtype), weight.to(dtype)
-    b = None if bias is None else bias.to(dtype)
-    with below():
-        return ops.conv(x, w, b, plan, reverse_too, num_out, groups, tf32)
+    x, w = as_dtype(features, dtype), as_dtype(weight, dtype)
+    b = None if bias is None else as_dtype(bias, dtype)
+    if compiling:
+        return ops.conv(x, w, b, plan, reverse, num_out, groups, tf32)
+    with below_autograd():
+        return ops.conv(x, w, b, plan, [], num_out, groups, tf32)
 
 
 def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:

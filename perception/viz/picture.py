@@ -280,7 +280,10 @@ def picture(
         )
     if classes is not None and not names:
         top_class = int(classes[classes < 255].max(initial=-1))
-        names = [f"class {i}" for i in range(top_class + 1 if colors is None else len(np.asarray(colors)))]
+        names = [
+            f"class {i}"
+            for i in range(top_class + 1 if colors is None else len(np.asarray(colors)))
+        ]
     table = class_colors(len(names)) if colors is None else np.asarray(colors, dtype=np.uint8)
     if table.shape != (len(names), 3):
         raise ValueError(f"picture: colors has shape {list(table.shape)} for {len(names)} names")
