@@ -163,7 +163,9 @@ def copy_rate() -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("files", nargs="*", type=Path, help="scans of KITTI (.bin)")
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="scans of KITTI (.bin), or folders of them"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes of the loader")
     parser.add_argument("--scans", type=int, default=60, help="scans in a repeat")
     parser.add_argument("--repeats", type=int, default=3)
@@ -171,7 +173,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.workers < 0 or options.scans < 2 * BATCH or options.repeats < 1:
         parser.error(f"--workers from 0, --scans from {2 * BATCH}, --repeats from 1")
     with tempfile.TemporaryDirectory() as folder:
-        paths = options.files or _simulated(Path(folder))
+        named = [sorted(f.glob("*.bin")) if f.is_dir() else [f] for f in options.files]
+        paths = [file for files in named for file in files] or _simulated(Path(folder))
         cores = max(options.workers, 1)
         copy = copy_rate()
         print(f"copy: {copy:.1f} GB/s on one core; {cores} load")
