@@ -41,7 +41,10 @@ struct Params {
 // Columns that an end with a norm is given for at most: scales and shifts lie in shared memory.
 constexpr int kMostNormed = 1024;
 
-// What a stage holds, for the warpgroups that multiply.
+// What a stage holds, for the warpgroups that multiply. Written by one thread before it arrives at the
+// stage's full barrier (release) and read behind the wait for it (acquire); written again only behind the
+// wait for the empty barrier, at which a lane arrives after __syncwarp(). (Race checkers that do not follow
+// barriers in shared memory report it.)
 struct alignas(8) Stage {
   uint32_t active;  // bit g: granule g of the tile has a tap of the chunk
   uint32_t last;    // of its tile
