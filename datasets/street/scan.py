@@ -99,7 +99,8 @@ class Street:
         """The annotated scan of one frame.
 
         Args:
-            frame: -40 or later (traffic begins there; ``ValueError`` before); the scan is taken (or begins, see ``motion``) at ``frame / 10`` s.
+            frame: the scan is taken (or begins, see ``motion``) at ``frame / 10`` s; -40 or later, for
+                traffic begins there.
             rig: the sensors; by default the one LiDAR of the street.
             weather: rain, fog.
             motion: whether things move while the LiDARs turn, see ``Motion``. Labels are right
