@@ -24,6 +24,7 @@ __all__ = [
     "SegmentationBatch",
     "SegmentationItem",
     "collate_segmentation",
+    "joined_sites",
     "voxel_labels",
 ]
 
@@ -100,26 +101,17 @@ def collate_segmentation(items: Sequence[SegmentationItem]) -> SegmentationBatch
     """
     if not items:
         raise ValueError("collate_segmentation: no scans to join")
-    widths = {(i.encoded.coords.shape[1], i.encoded.features.shape[1]) for i in items}
-    if len(widths) > 1:
-        raise ValueError(f"collate_segmentation: scans of different encoders, widths {widths}")
-    ((columns, channels),) = widths
-    sites = sum(len(item.encoded.coords) for item in items)
+    x = joined_sites([item.encoded for item in items])
     points = sum(len(item.labels) for item in items)
-    coords = _buffer((sites, columns), torch.int32)
-    features = _buffer((sites, channels), torch.float32)
-    labels = _buffer((sites,), torch.int64)
+    labels = _buffer((len(x),), torch.int64)
     point_labels = _buffer((points,), torch.int64)
     rows = _buffer((points,), torch.int64)
     several = all(item.frames is not None for item in items)
     frames = _buffer((points,), torch.int16) if several else None
     site = point = 0
-    for index, item in enumerate(items):
+    for item in items:
         encoded = item.encoded
         to_site, to_point = site + len(encoded.coords), point + len(item.labels)
-        coords[site:to_site] = encoded.coords
-        coords[site:to_site, 0] = index
-        features[site:to_site] = encoded.features
         torch.add(encoded.point_to_voxel, site, out=rows[point:to_point])
         point_labels[point:to_point] = torch.from_numpy(item.labels)
         _vote(
@@ -131,7 +123,7 @@ def collate_segmentation(items: Sequence[SegmentationItem]) -> SegmentationBatch
             frames[point:to_point] = torch.from_numpy(item.frames)
         site, point = to_site, to_point
     return SegmentationBatch(
-        x=SparseTensor(features, coords, batch_size=len(items)),
+        x=x,
         labels=labels,
         point_labels=point_labels,
         point_to_voxel=rows,
@@ -139,6 +131,29 @@ def collate_segmentation(items: Sequence[SegmentationItem]) -> SegmentationBatch
         points=tuple(len(item.labels) for item in items),
         point_frames=frames,
     )
+
+
+def joined_sites(encoded: Sequence[Encoded]) -> SparseTensor:
+    """The sites of several scans; scan i gets batch index i.
+
+    Raises:
+        ValueError: no scans, or scans whose sites or features have different widths.
+    """
+    widths = {(one.coords.shape[1], one.features.shape[1]) for one in encoded}
+    if len(widths) != 1:
+        raise ValueError(f"joined_sites: no scans, or of different encoders, widths {widths}")
+    ((columns, channels),) = widths
+    sites = sum(len(one.coords) for one in encoded)
+    coords = _buffer((sites, columns), torch.int32)
+    features = _buffer((sites, channels), torch.float32)
+    site = 0
+    for index, one in enumerate(encoded):
+        to_site = site + len(one.coords)
+        coords[site:to_site] = one.coords
+        coords[site:to_site, 0] = index
+        features[site:to_site] = one.features
+        site = to_site
+    return SparseTensor(features, coords, batch_size=len(encoded))
 
 
 def _buffer(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

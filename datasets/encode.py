@@ -42,7 +42,7 @@ class Encoder:
     """Voxelizes a cloud and computes the input features of its sites.
 
     Args:
-        voxel_size: edge of a voxel in metres.
+        voxel_size: edge of a voxel in metres, or three: along x, y and z.
         features: any of the names in `Encoder.CHANNELS`, in the order of the channels:
 
             - "intensity": the attribute of that name, 0..1;
@@ -84,24 +84,34 @@ class Encoder:
 
     def __init__(
         self,
-        voxel_size: float,
+        voxel_size: float | Sequence[float],
         features: Sequence[str],
         time: Literal["frame"] | float | None = None,
     ) -> None:
+        edges = (
+            tuple(voxel_size) if isinstance(voxel_size, list | tuple) else (float(voxel_size),) * 3  # type: ignore[arg-type]
+        )
         unknown = [name for name in features if name not in self.CHANNELS]
         if unknown or not features:
             raise ValueError(
                 f"Encoder: unknown features {unknown}; choose at least one of {list(self.CHANNELS)}"
             )
-        if not voxel_size > 0:
-            raise ValueError(f"Encoder: voxel_size={voxel_size} must be positive metres")
+        if len(edges) != 3 or not all(edge > 0 for edge in edges):
+            raise ValueError(
+                f"Encoder: voxel_size={voxel_size} must be positive metres, one number or three"
+            )
         if time is not None and time != "frame" and not (_is_number(time) and time > 0):
             raise ValueError(
                 f'Encoder: time={time!r} must be "frame", a time step in seconds, or None'
             )
-        self.voxel_size = float(voxel_size)
+        self.edges: tuple[float, ...] = tuple(float(edge) for edge in edges)
         self.features = tuple(features)
         self.time = time
+
+    @property
+    def voxel_size(self) -> float:
+        """Edge of a voxel in metres; the shortest where they differ."""
+        return min(self.edges)
 
     @property
     def channels(self) -> int:
@@ -115,7 +125,11 @@ class Encoder:
 
     def metadata(self) -> dict[str, Any]:
         """JSON values that rebuild this encoder: ``Encoder(**metadata)``."""
-        values: dict[str, Any] = {"voxel_size": self.voxel_size, "features": list(self.features)}
+        cubes = len(set(self.edges)) == 1
+        values: dict[str, Any] = {
+            "voxel_size": self.voxel_size if cubes else list(self.edges),
+            "features": list(self.features),
+        }
         return values if self.time is None else {**values, "time": self.time}
 
     def __call__(self, cloud: PointCloud) -> Encoded:
@@ -126,7 +140,7 @@ class Encoder:
             stop = column + self.CHANNELS[name]
             self._write(name, cloud, features[:, column:stop])
             column = stop
-        places, size = cloud.points, [self.voxel_size] * 3
+        places, size = cloud.points, list(self.edges)
         if self.time is not None:
             # Half a step inside its cell: whole numbers are exact in float32.
             times = self._times(cloud).astype(np.float32) + np.float32(0.5)
@@ -158,7 +172,7 @@ class Encoder:
             np.hypot(points[:, 0], points[:, 1], out=out[:, 0])
             out /= np.float32(RANGE_SCALE)
         elif name == "offset":
-            _offset(points, np.float32(self.voxel_size), out)
+            _offset(points, np.array(self.edges, np.float32), out)
         elif name == "one":
             out[:] = 1
         elif name == "age":
@@ -189,10 +203,10 @@ def _attribute(cloud: PointCloud, name: str, out: NDArray[np.float32]) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _offset(points: NDArray, voxel_size: np.float32, out: NDArray) -> None:
+def _offset(points: NDArray, edges: NDArray, out: NDArray) -> None:
     for i in range(len(points)):
         for d in range(3):
-            scaled = points[i, d] / voxel_size
+            scaled = points[i, d] / edges[d]
             out[i, d] = scaled - np.floor(scaled) - np.float32(0.5)
 
 

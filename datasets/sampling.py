@@ -150,18 +150,23 @@ class ResumableLoader(DataLoader):
         self._skipped = 0 if done else batches
 
 
-def class_counts(scans: Scans) -> NDArray[np.int64]:
+def class_counts(scans: Scans, *, boxes: bool = False) -> NDArray[np.int64]:
     """`[len(scans), C]`: points of each class in each scan, or boxes where points have no classes.
 
     All samples are read once, with a progress bar. Where the data set has a folder (`scans.root`) the
     result is kept like the readers' indices.
+
+    Args:
+        scans: the data set.
+        boxes: count boxes, also where points have classes.
 
     Raises:
         ValueError: the data set has no classes, or it has no end.
     """
     if getattr(scans, "endless", False):
         raise ValueError(f"{type(scans).__name__} has no end, so its classes cannot be counted")
-    classes = scans.classes or scans.box_classes
+    boxes = boxes or not scans.classes
+    classes = scans.box_classes if boxes else scans.classes
     if not classes:
         raise ValueError(f"{type(scans).__name__} has no classes to balance")
 
@@ -172,14 +177,15 @@ def class_counts(scans: Scans) -> NDArray[np.int64]:
                 sample = scans[index]
                 bar.update()
                 labels: NDArray = np.zeros(0, np.int64)
-                if not scans.classes and sample.boxes is not None:
+                if boxes and sample.boxes is not None:
                     labels = sample.boxes.labels
-                elif scans.classes and sample.labels is not None:
+                elif not boxes and sample.labels is not None:
                     labels = sample.labels[sample.labels != IGNORE]
                 counts[index] = np.bincount(labels, minlength=len(classes))[: len(classes)]
         return {"counts": counts}
 
-    return kept("classes-1", scans, counted)["counts"]
+    kind = "boxes-1" if boxes and scans.classes else "classes-1"
+    return kept(kind, scans, counted)["counts"]
 
 
 def balanced_weights(counts: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from numpy.typing import NDArray
 
 from perception.datasets.collate import SegmentationItem, collate_segmentation
 from perception.datasets.encode import Encoder
+from perception.datasets.module import ScanItems, ScansModule, Split
 from perception.datasets.sample import IGNORE, Sample, Scans
-from perception.datasets.sampling import (
-    EpochSampler,
-    Key,
-    ResumableLoader,
-    ShareSampler,
-    balanced_weights,
-    class_counts,
-)
-from perception.datasets.sequences import Frames
+from perception.datasets.sampling import class_counts
 from perception.datasets.transforms import Compose, Mix, Paste, Transform
 
 __all__ = ["SegmentationData", "SegmentationScans"]
 
 
-class SegmentationScans(Dataset[SegmentationItem]):
-    """The samples of a data set, transformed and encoded.
-
-    The item of key `(epoch, index)` is a function of the key and the seed alone, so neither the number
-    of workers nor their order changes what is trained on. The key `index` is that of epoch 0.
+class SegmentationScans(ScanItems[SegmentationItem]):
+    """The samples of a data set, transformed and encoded; see `ScanItems`.
 
     Args:
         scans: the samples.
@@ -44,24 +31,19 @@ class SegmentationScans(Dataset[SegmentationItem]):
     def __init__(
         self, scans: Scans, encoder: Encoder, transform: Compose | None = None, seed: int = 0
     ) -> None:
-        self.scans, self.encoder, self.transform, self.seed = scans, encoder, transform, seed
+        super().__init__(scans, transform, seed)
+        self.encoder = encoder
 
-    def __len__(self) -> int:
-        return len(self.scans)
-
-    def __getitem__(self, key: int | Key) -> SegmentationItem:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        sample: Sample = replace(self.scans[index], images=())  # not encoded: nothing to move along
-        if self.transform is not None:
-            sample = self.transform(sample, np.random.default_rng([self.seed, epoch, index]))
+    def item(self, sample: Sample) -> SegmentationItem:
+        """Sites, features and labels of a sample; 255 where nobody may see the labels."""
         labels = sample.labels
-        if labels is None:  # a test split that nobody may see the labels of
+        if labels is None:
             labels = np.full(len(sample.cloud), IGNORE, np.uint8)
         frames = sample.cloud.attributes.get("frame")
         return SegmentationItem(self.encoder(sample.cloud), labels, sample.name, frames)
 
 
-class SegmentationData(LightningDataModule):
+class SegmentationData(ScansModule[SegmentationItem]):
     """Training, validation and test scans for semantic segmentation.
 
     Args:
@@ -84,6 +66,8 @@ class SegmentationData(LightningDataModule):
         seed: of the order and of the random changes.
     """
 
+    collate = staticmethod(collate_segmentation)
+
     def __init__(
         self,
         train: Scans,
@@ -102,85 +86,28 @@ class SegmentationData(LightningDataModule):
         num_workers: int = 2,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         self.encoder = Encoder(voxel_size, features, time)
+        super().__init__(
+            train,
+            val,
+            test,
+            frames=frames,
+            frame_step=frame_step,
+            several=time is not None,
+            transforms=transforms,
+            eval_transforms=eval_transforms,
+            batch_size=batch_size,
+            balance=balance,
+            num_workers=num_workers,
+            seed=seed,
+        )
         self.classes = train.classes
         self.colors: list[list[int]] = np.asarray(train.colors).tolist()
-        several = frames > 1 or time is not None
-        # A training sample that lacks frames teaches little; in evaluation every scan counts.
-        self.train_scans: Scans = (
-            Frames(train, frames, step=frame_step, complete=True) if several else train
-        )
-        self.val_scans: Scans = Frames(val, frames, step=frame_step) if several else val
-        last = val if test is None else test
-        self.test_scans: Scans = Frames(last, frames, step=frame_step) if several else last
-        self.transform = Compose(transforms, self.train_scans)
-        self.eval_transform = Compose(eval_transforms)
-        self.batch_size = batch_size
-        self.balance = balance
-        self.num_workers = num_workers
-        self.seed = seed
-        self._weights: np.ndarray | None = None
 
-    def setup(self, stage: str) -> None:
-        """Checks that network and data speak of the same classes; counts and gathers what is needed.
+    def class_counts(self) -> NDArray[np.int64]:
+        """Points of each class in each training scan."""
+        return class_counts(self.train_scans)
 
-        Raises:
-            ValueError: the model has another number of classes than the data.
-        """
-        module = None if self.trainer is None else self.trainer.lightning_module
-        names = getattr(module, "class_names", None)
-        if names is not None and self.classes and len(names) != len(self.classes):
-            raise ValueError(
-                f"model.class_names has {len(names)} classes and the data {len(self.classes)}: "
-                f"{', '.join(self.classes)}"
-            )
-        if stage == "fit":
-            self.transform.prepare()  # before the workers start, which then share it
-            if self.balance and self._weights is None:
-                self._weights = balanced_weights(class_counts(self.train_scans))
-
-    def train_dataloader(self) -> ResumableLoader:
-        """Batches of transformed samples, new ones every epoch."""
-        sampler = EpochSampler(
-            len(self.train_scans),
-            *self._processes(),
-            seed=self.seed,
-            weights=self._weights,
-            endless=bool(getattr(self.train_scans, "endless", False)),
-        )
-        items = SegmentationScans(self.train_scans, self.encoder, self.transform, self.seed)
-        return ResumableLoader(
-            items, self.batch_size, sampler=sampler, drop_last=True, **self._options()
-        )
-
-    def val_dataloader(self) -> DataLoader[SegmentationItem]:
-        """The validation scans, one at a time."""
-        return self._fixed(self.val_scans)
-
-    def test_dataloader(self) -> DataLoader[SegmentationItem]:
-        """The test scans, one at a time."""
-        return self._fixed(self.test_scans)
-
-    def predict_dataloader(self) -> DataLoader[SegmentationItem]:
-        """The test scans."""
-        return self._fixed(self.test_scans)
-
-    def _fixed(self, scans: Scans) -> DataLoader[SegmentationItem]:
-        items = SegmentationScans(scans, self.encoder, self.eval_transform, self.seed)
-        sampler = ShareSampler(len(scans), *self._processes())
-        return DataLoader(items, sampler=sampler, **self._options())
-
-    def _processes(self) -> tuple[int, int]:
-        """How many processes train, and which of them this is."""
-        if self.trainer is None:
-            return 1, 0
-        return self.trainer.world_size, self.trainer.global_rank
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "collate_fn": collate_segmentation,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
+    def items(self, split: Split) -> SegmentationScans:
+        """The samples of a split, transformed and encoded."""
+        return SegmentationScans(self.scans(split), self.encoder, self.change(split), self.seed)
