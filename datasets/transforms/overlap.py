@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["first_box", "membership_changes", "overlaps"]
+__all__ = ["counts_in", "first_box", "membership_changes", "overlaps"]
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -48,6 +48,21 @@ def _first_box(points: NDArray[np.float32], boxes: NDArray[np.float64]) -> NDArr
                 found[i] = m
                 break
     return found
+
+
+def counts_in(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.int64]:
+    """``[M] int64``: how many of the points lie in each of the boxes ``[M, 7]``."""
+    return _counts_in(points, _prepared(boxes, 0.0))
+
+
+@njit(cache=True, nogil=True)
+def _counts_in(points: NDArray[np.float32], boxes: NDArray[np.float64]) -> NDArray[np.int64]:
+    counts = np.zeros(len(boxes), np.int64)
+    for i in range(len(points)):
+        x, y, z = float(points[i, 0]), float(points[i, 1]), float(points[i, 2])
+        for m in range(len(boxes)):
+            counts[m] += _inside(x, y, z, boxes[m])
+    return counts
 
 
 def membership_changes(

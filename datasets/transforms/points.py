@@ -80,20 +80,26 @@ class Crop(Transform):
             raise ValueError(f"Crop: box={self.box} must be the smallest x, y, z, then the largest")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        cropped = select(sample, self._within(sample.cloud.points))
+        cropped = select(sample, self.within(sample.cloud.points))
         if sample.boxes is None:
             return cropped
-        return replace(cropped, boxes=sample.boxes[self._within(sample.boxes.boxes[:, :3])])
+        return replace(cropped, boxes=sample.boxes[self.within(sample.boxes.boxes[:, :3])])
 
-    def _within(self, places: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def within(
+        self, places: NDArray[np.float32], margin: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> NDArray[np.bool_]:
+        """``[N]``: which of the places ``[N, 3]`` lie in the region.
+
+        margin: metres along x, y and z at the border of `box` that do not count as in it.
+        """
         inside = np.ones(len(places), bool)
         if self.max_range is not None:
             x, y = places[:, 0], places[:, 1]
             inside &= x * x + y * y <= np.float32(self.max_range) ** 2
         for axis in range(3) if self.box is not None else ():
             assert self.box is not None
-            inside &= places[:, axis] >= np.float32(self.box[axis])
-            inside &= places[:, axis] < np.float32(self.box[axis + 3])
+            inside &= places[:, axis] >= np.float32(self.box[axis] + margin[axis])
+            inside &= places[:, axis] < np.float32(self.box[axis + 3] - margin[axis])
         return inside
 
 
