@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import nuscenes_tree
 import pytest
 import torch
 import yaml
@@ -15,7 +16,7 @@ from pytorch_lightning import LightningDataModule
 
 from perception.datasets import transforms as tf
 from perception.datasets.detection import DetectionBatch, DetectionData
-from perception.datasets.readers import KittiObject
+from perception.datasets.readers import Argoverse2, KittiObject, NuScenes
 from perception.datasets.readers.kitti_labels import KITTI_CLASSES
 from perception.datasets.sample import Sample, Scans
 from perception.datasets.sampling import class_counts
@@ -243,6 +244,40 @@ def test_the_street_has_its_points_in_its_boxes() -> None:
     full = counts >= 20
     assert full.any()
     assert (voxels_in(batch, 0)[full] > 0).all()
+
+
+def test_sweeps_of_nuscenes_and_velocities_that_nobody_knows(tmp_path: Path) -> None:
+    scans = NuScenes(nuscenes_tree.build(tmp_path).root, sweeps=3)
+    data = module(scans, scans, features=["time", "offset"])
+    batches = {batch.names[0]: batch for batch in data.val_dataloader()}
+    assert list(batches) == list(scans.names)
+    second = batches["scene-0061/001"]
+    assert second.x.features[:, 0].max() > 0.05  # seconds: past sweeps are there
+    assert second.velocity[0] is not None
+    assert second.velocity[0].isnan().all(dim=1).tolist() == [True, False]
+    assert second.track_ids[0] is not None
+    tracked = Boxes3D(second.boxes[0].numpy(), second.labels[0].numpy())
+    expected = scans[1].boxes
+    assert expected is not None
+    np.testing.assert_array_equal(tracked.boxes, expected.boxes)
+
+
+def test_two_real_sweeps_of_argoverse(shared_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    real = shared_data / "av2" / "7fab2350"
+    log = tmp_path / "sensor" / "val" / "7fab2350"
+    for folder, place in (("lidar", "sensors/lidar"), ("calibration", "calibration"), ("", "")):
+        (log / place).mkdir(parents=True, exist_ok=True)
+        for file in (real / folder).glob("*.feather"):
+            (log / place / file.name).symlink_to(file)
+    scans = Argoverse2(tmp_path, "val")
+    data = module(scans, scans, frames=2, transforms=[tf.Rotate()], batch_size=1)
+    (batch,) = data.train_dataloader()
+    assert batch.points == (99229 + 99466,)
+    assert len(batch.boxes[0]) == 81
+    counts = batch.points_in_boxes[0].numpy()
+    assert (counts > 0).sum() > 70
+    assert (voxels_in(batch, 0)[counts >= 20] > 0).all()
 
 
 # ---- order
