@@ -141,7 +141,30 @@ class _Rendered:
         return None
 
 
-class RoomScenes:
+class _Simulated:
+    """What scenes made from a seed have in common."""
+
+    def __init__(
+        self, kind: str, num: int, first_seed: int, views: int, samples: int, endless: bool
+    ) -> None:
+        for name, value in {"num": num, "views": views, "samples": samples}.items():
+            if value < 1:
+                raise ValueError(f"{type(self).__name__}: {name} is {value}; ask for one or more")
+        self.first_seed, self.views = first_seed, views
+        self.samples, self.endless = samples, endless
+        self.names: Sequence[str] = [f"{kind}-{first_seed + i:06d}" for i in range(num)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def seed(self, index: int) -> int:
+        """Of scene ``index``."""
+        if index < 0 or (index >= len(self) and not self.endless):
+            raise IndexError(f"{type(self).__name__}: no scene {index}, there are {len(self)}")
+        return self.first_seed + index
+
+
+class RoomScenes(_Simulated):
     """Simulated rooms, photographed along a walk: scene i is `Room(first_seed + i)`.
 
     Args:
@@ -169,28 +192,18 @@ class RoomScenes:
         samples: int = 1,
         endless: bool = False,
     ) -> None:
-        _check(type(self).__name__, num=num, views=views, samples=samples)
-        self.first_seed, self.views, self.samples, self.endless = (
-            first_seed,
-            views,
-            samples,
-            endless,
-        )
+        super().__init__("room", num, first_seed, views, samples, endless)
         self.width, self.height, self.field_of_view = width, height, field_of_view
-        self.names: Sequence[str] = [f"room-{first_seed + i:06d}" for i in range(num)]
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def __getitem__(self, index: int) -> Scene:
-        room = _room(_seed(self, index))
+        room = _room(self.seed(index))
         cameras = room.cameras(
             self.views, width=self.width, height=self.height, field_of_view=self.field_of_view
         )
         return _Rendered(room.scene, cameras, samples=self.samples, alpha=False)
 
 
-class ObjectScenes:
+class ObjectScenes(_Simulated):
     """Simulated objects on nothing (RGBA), seen from all around: scene i is `Object(first_seed + i)`.
 
     Args:
@@ -217,35 +230,13 @@ class ObjectScenes:
         samples: int = 1,
         endless: bool = False,
     ) -> None:
-        _check(type(self).__name__, num=num, views=views, samples=samples)
-        self.first_seed, self.views, self.samples, self.endless = (
-            first_seed,
-            views,
-            samples,
-            endless,
-        )
+        super().__init__("object", num, first_seed, views, samples, endless)
         self.size, self.distance = size, distance
-        self.names: Sequence[str] = [f"object-{first_seed + i:06d}" for i in range(num)]
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def __getitem__(self, index: int) -> Scene:
-        thing = _object(_seed(self, index))
+        thing = _object(self.seed(index))
         cameras = thing.cameras(self.views, size=self.size, distance=self.distance)
         return _Rendered(thing.scene, cameras, samples=self.samples, alpha=True)
-
-
-def _check(who: str, **numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{who}: {name} is {value}; ask for one or more")
-
-
-def _seed(scenes: RoomScenes | ObjectScenes, index: int) -> int:
-    if index < 0 or (index >= len(scenes) and not scenes.endless):
-        raise IndexError(f"{type(scenes).__name__}: no scene {index}, there are {len(scenes)}")
-    return scenes.first_seed + index
 
 
 @lru_cache(maxsize=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -29,7 +30,7 @@ def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lidar:
+class Lidar(ABC):
     """What all LiDARs have in common.
 
     Attributes:
@@ -78,9 +79,9 @@ class Lidar:
             )
 
     @property
+    @abstractmethod
     def beams(self) -> int:
         """Number of lasers or lines (rings)."""
-        raise NotImplementedError
 
     def mount(self) -> NDArray[np.float64]:
         """``[4, 4]`` vehicle_from_sensor; the vehicle's origin is on the ground below it."""
@@ -102,10 +103,10 @@ class Lidar:
         spread = np.random.default_rng([66, self.unit]).normal(1.0, 0.07, self.beams)
         return spread.clip(0.8, 1.2)
 
+    @abstractmethod
     def rays(self, time: float, car: int) -> Rays:
         """The pulses of the frame that starts at ``time`` seconds, without those that the own car
         stops; ``car`` seeds its shape."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from perception.nn import BatchNorm, Conv, ConvTranspose, Linear, ReLU, Residual, Sequential
-from perception.nn.sequential import run
+from perception.nn.sequential import run_layers
 from perception.sparse import SparseTensor, cat
 
 Kernel = Literal["cube", "cross", "hybrid"]
@@ -101,7 +101,7 @@ class UpStage(nn.Module):
         self.blocks = _blocks(block, channels + skip_channels, channels, blocks, dim, kernel)
 
     def forward(self, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
-        y: SparseTensor = self.blocks(cat([run((self.up, *self.norm), x), skip]))
+        y: SparseTensor = self.blocks(cat([run_layers((self.up, *self.norm), x), skip]))
         return y
 
 

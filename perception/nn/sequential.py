@@ -40,10 +40,10 @@ class Sequential(nn.Sequential):
             residual: sparse tensor on the sites of the result; the result is then
                 ``relu(layers(input) + residual)``.
         """
-        return run(tuple(self), input, residual)
+        return run_layers(tuple(self), input, residual)
 
 
-def run(layers: tuple[nn.Module, ...], x: Any, residual: SparseTensor | None = None) -> Any:
+def run_layers(layers: tuple[nn.Module, ...], x: Any, residual: SparseTensor | None = None) -> Any:
     """``Sequential(*layers)(x, residual)`` without the module."""
     at, count = 0, len(layers)
     while at < count:
