@@ -1,6 +1,8 @@
 // Layers as one operator: a convolution and what follows it. See csrc/ops.cpp.
 #include "cpu/layers.h"
 
+#include "cpu/conv.h"
+
 namespace perception {
 namespace {
 
@@ -24,13 +26,13 @@ std::optional<Tensor> cast(const std::optional<Tensor>& tensor, ScalarType dtype
 }
 
 Tensor conv_norm(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
-                 int64_t num_out, int64_t groups, bool tf32, const Tensor& mean, const Tensor& var,
+                 int64_t num_out, int64_t groups, bool /*tf32*/, const Tensor& mean, const Tensor& var,
                  const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
                  const std::optional<Tensor>& residual, bool relu) {
   const ScalarType dtype = x.scalar_type();
-  Tensor y = conv(x, cast(weight, dtype), cast(bias, dtype), std::move(map), {}, num_out, groups, tf32);
-  normalize_into(y, y, mean, var, scale, shift, residual, relu, eps);
-  return y;
+  const Finish finish{mean, var, scale, shift, contiguous_residual(residual, num_out, weight.size(2), dtype, "conv_norm"),
+                      relu, eps};
+  return product(x, cast(weight, dtype), false, cast(bias, dtype), map, num_out, groups, &finish);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_batch_norm(
@@ -54,14 +56,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> conv_batch_norm_backw
   const ScalarType dtype = x.scalar_type();
   auto [dz, dscale, dshift, dresidual] = batch_norm_backward(grad, z, y, scale, mean, var, eps, (wanted & 8) != 0);
   Tensor dx = empty({0}, dtype), dweight = empty({0}, dtype), dbias = empty({0}, dtype);
-  if (wanted & 1) {
-    const int64_t taps = weight.size(0), in = weight.size(1), out = weight.size(2) / groups;
-    // [K, Cin / g, Cout] -> [K, Cout / g, Cin], group by group
-    const Tensor split = torch::stable::view(torch::stable::contiguous(weight), {taps, in, groups, out});
-    const Tensor swapped = torch::stable::contiguous(torch::stable::transpose(split, 1, 3));
-    dx = conv(dz, torch::stable::view(swapped, {taps, out, groups * in}), std::nullopt, std::move(transposed), {},
-              x.size(0), groups, tf32);
-  }
+  if (wanted & 1) dx = product(dz, weight, true, std::nullopt, transposed, x.size(0), groups, nullptr);
   if (wanted & 2) dweight = conv_weight_grad(x, dz, std::move(map), {}, groups, tf32, wide);
   if (wanted & 4) dbias = sum_rows(dz);
   return {dx, dweight, dbias, dscale, dshift, dresidual};

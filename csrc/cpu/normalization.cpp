@@ -1,6 +1,8 @@
 // Sums over all rows and batch normalization. Rows are summed in fixed blocks, in float64, and the
 // blocks in order: torch's own kernels split by thread, so their last bits depend on how many.
 // Limit: bytes. Statistics read x twice (mean, then centred squares), the rest once.
+#include "cpu/normalization.h"
+
 #include "cpu/layers.h"
 #include "cpu/parallel.h"
 
@@ -46,65 +48,23 @@ Tensor sum_rows(const Tensor& x_tensor) {
 
 namespace {
 
-template <class A>
-std::vector<A> read(const std::optional<Tensor>& values, int64_t channels, double otherwise) {
-  std::vector<A> out(channels, static_cast<A>(otherwise));
-  if (values) {
-    STD_TORCH_CHECK(values->numel() == channels, "batch_norm: weight and bias must be [C]");
-    const Tensor contiguous = torch::stable::contiguous(*values);
-    dispatch_floating(values->scalar_type(), "batch_norm", [&](auto tag) {
-      using T = decltype(tag);
-      for (int64_t c = 0; c < channels; ++c)
-        out[c] = static_cast<A>(static_cast<Accumulator<T>>(contiguous.const_data_ptr<T>()[c]));
-    });
-  }
-  return out;
-}
-
-// The end of a normalization: + residual, then max(., 0).
-template <class T>
-struct Ending {
-  using A = Accumulator<T>;
-  const T* residual;
-  bool relu;
-
-  // NaN stays.
-  A operator()(A value, int64_t at) const {
-    if (residual) value += static_cast<A>(residual[at]);
-    return relu && value < 0 ? A(0) : value;
-  }
-};
-
-std::optional<Tensor> contiguous_residual(const std::optional<Tensor>& residual, const Tensor& x, const char* op) {
-  if (!residual) return std::nullopt;
-  STD_TORCH_CHECK(residual->dim() == 2 && residual->size(0) == x.size(0) && residual->size(1) == x.size(1) &&
-                      residual->scalar_type() == x.scalar_type(),
-                  op, ": the residual must have the shape and dtype of the result");
-  return torch::stable::contiguous(*residual);
-}
-
-template <class T>
-Ending<T> ending(const std::optional<Tensor>& residual, bool relu) {
-  return {residual ? residual->const_data_ptr<T>() : nullptr, relu};
-}
-
-// y = (x - mean) * scale + shift, and the ending; y may be x.
+// y = ending(x); y may be x.
 template <class T, class A>
-void apply(const T* x, T* y, int64_t rows, int64_t channels, const A* mean, const A* scale, const A* shift,
-           const Ending<T>& end) {
-  const auto each = [&](const auto& finish) {
-    parallel_blocks(rows, kBlock, [&](int64_t, int64_t begin, int64_t stop) {
-      for (int64_t i = begin; i < stop; ++i)
-        for (int64_t c = 0; c < channels; ++c) {
-          const int64_t at = i * channels + c;
-          y[at] = static_cast<T>(finish((static_cast<A>(x[at]) - mean[c]) * scale[c] + shift[c], at));
-        }
-    });
-  };
-  // Decided once, for the loops shall be vectors.
-  if (!end.residual && !end.relu) return each([](A v, int64_t) { return v; });
-  if (!end.residual) return each([](A v, int64_t) { return v < 0 ? A(0) : v; });
-  each(end);
+void apply(const T* x, T* y, int64_t rows, int64_t channels, const Ending<T, A>& ending) {
+  const RowKernels<T, A>& kernel = row_kernels_for<T>();
+  parallel_blocks(rows, kBlock, [&](int64_t, int64_t begin, int64_t end) {
+    Ending<T, A> here = ending;
+    if (here.residual) here.residual += begin * channels;
+    const int64_t at = begin * channels;
+    if constexpr (std::is_same_v<T, A>) {
+      kernel.finish(x + at, channels, end - begin, channels, here, y + at);
+    } else {
+      static thread_local Scratch<A> memory;
+      A* wide = memory.get(kBlock * channels);
+      kernel.widen(x + at, (end - begin) * channels, wide);
+      kernel.finish(wide, channels, end - begin, channels, here, y + at);
+    }
+  });
 }
 
 }  // namespace
@@ -115,10 +75,10 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std:
                                               const std::optional<Tensor>& residual, bool relu, double eps) {
   STD_TORCH_CHECK(x_tensor.dim() == 2 && x_tensor.size(0) > 0, "batch_norm: x must be [N > 0, C]");
   const Tensor x_c = torch::stable::contiguous(x_tensor);
-  const std::optional<Tensor> residual_c = contiguous_residual(residual, x_c, "batch_norm");
+  const std::optional<Tensor> residual_c = contiguous_residual(residual, x_c.size(0), x_c.size(1), x_c.scalar_type(), "batch_norm");
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
   const ScalarType stats = x_c.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  Tensor y_tensor = torch::stable::empty_like(x_c), mean_out = empty({channels}, stats), var_out = empty({channels}, stats);
+  Tensor y_tensor = empty_as(x_c), mean_out = empty({channels}, stats), var_out = empty({channels}, stats);
   dispatch_floating(x_c.scalar_type(), "batch_norm", [&](auto tag) {
     using T = decltype(tag);
     using A = Accumulator<T>;
@@ -136,14 +96,14 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std:
         sum[c] += d * d;
       }
     });
-    std::vector<A> scale = read<A>(weight, channels, 1.0), shift = read<A>(bias, channels, 0.0);
+    std::vector<A> scale = read_channels<A>(weight, channels, 1.0), shift = read_channels<A>(bias, channels, 0.0);
     for (int64_t c = 0; c < channels; ++c) {
       const double v = squares[c] / rows;
       var[c] = static_cast<A>(v);
       scale[c] *= static_cast<A>(1.0 / std::sqrt(v + eps));
     }
-    apply(x, y_tensor.mutable_data_ptr<T>(), rows, channels, mean, scale.data(), shift.data(),
-          ending<T>(residual_c, relu));
+    apply<T, A>(x, y_tensor.mutable_data_ptr<T>(), rows, channels,
+                {mean, scale.data(), shift.data(), residual_c ? residual_c->const_data_ptr<T>() : nullptr, relu});
   });
   return {y_tensor, mean_out, var_out};
 }
@@ -162,7 +122,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
   if (y_tensor) y_c = torch::stable::contiguous(*y_tensor);
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
   const ScalarType stats = mean_tensor.scalar_type();
-  Tensor dx_tensor = torch::stable::empty_like(x_c), dweight = empty({channels}, stats), dbias = empty({channels}, stats);
+  Tensor dx_tensor = empty_as(x_c), dweight = empty({channels}, stats), dbias = empty({channels}, stats);
   Tensor dresidual = empty({residual ? rows : 0, channels}, x_c.scalar_type());
   dispatch_floating(x_c.scalar_type(), "batch_norm_backward", [&](auto tag) {
     using T = decltype(tag);
@@ -183,7 +143,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
         sum[channels + c] += g * static_cast<double>(static_cast<A>(x[i * channels + c]) - mean[c]);
       }
     });
-    std::vector<A> scale = read<A>(weight, channels, 1.0), from_mean(channels), from_var(channels);
+    std::vector<A> scale = read_channels<A>(weight, channels, 1.0), from_mean(channels), from_var(channels);
     for (int64_t c = 0; c < channels; ++c) {
       const double inverse = 1.0 / std::sqrt(static_cast<double>(var[c]) + eps);
       dbias.mutable_data_ptr<A>()[c] = static_cast<A>(sums[c]);
@@ -206,20 +166,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
 }
 
 // y = (x - mean) / sqrt(var + eps) * weight + bias with given statistics, written to `y`, which may be x.
-void normalize_into(const Tensor& x_c, const Tensor& y_tensor, const Tensor& mean_tensor, const Tensor& var_tensor,
+void normalize_into(const Tensor& x_c, const Tensor& y_tensor, const Tensor& mean, const Tensor& var,
                     const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
                     const std::optional<Tensor>& residual, bool relu, double eps) {
-  const std::optional<Tensor> residual_c = contiguous_residual(residual, x_c, "normalize");
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
+  const Finish finish{mean, var, weight, bias, contiguous_residual(residual, rows, channels, x_c.scalar_type(), "normalize"),
+                      relu, eps};
   dispatch_floating(x_c.scalar_type(), "normalize", [&](auto tag) {
     using T = decltype(tag);
-    using A = Accumulator<T>;
-    const std::vector<A> mean = read<A>(mean_tensor, channels, 0), var = read<A>(var_tensor, channels, 1);
-    std::vector<A> scale = read<A>(weight, channels, 1);
-    const std::vector<A> shift = read<A>(bias, channels, 0);
-    for (int64_t c = 0; c < channels; ++c) scale[c] /= std::sqrt(var[c] + static_cast<A>(eps));
-    apply(x_c.const_data_ptr<T>(), y_tensor.mutable_data_ptr<T>(), rows, channels, mean.data(), scale.data(), shift.data(),
-          ending<T>(residual_c, relu));
+    Normalization<Accumulator<T>> norm;
+    apply<T, Accumulator<T>>(x_c.const_data_ptr<T>(), y_tensor.mutable_data_ptr<T>(), rows, channels,
+                             norm.template ending<T>(finish, channels));
   });
 }
 
@@ -229,7 +186,7 @@ Tensor normalize(const Tensor& x_tensor, const Tensor& mean, const Tensor& var, 
                  const std::optional<Tensor>& bias, const std::optional<Tensor>& residual, bool relu, double eps) {
   STD_TORCH_CHECK(x_tensor.dim() == 2, "normalize: x must be [N, C]");
   const Tensor x_c = torch::stable::contiguous(x_tensor);
-  Tensor y_tensor = torch::stable::empty_like(x_c);
+  Tensor y_tensor = empty_as(x_c);
   normalize_into(x_c, y_tensor, mean, var, weight, bias, residual, relu, eps);
   return y_tensor;
 }
@@ -243,7 +200,7 @@ void track_statistics(const Tensor& running_mean, const Tensor& running_var, con
   STD_TORCH_CHECK(running_mean.is_contiguous() && running_var.is_contiguous() && running_var.numel() == channels &&
                       running_mean.scalar_type() == running_var.scalar_type() && batches.scalar_type() == ScalarType::Long,
                   "track_statistics: the running statistics must be [C] in one dtype, batches int64");
-  const std::vector<double> new_mean = read<double>(mean, channels, 0), new_var = read<double>(var, channels, 1);
+  const std::vector<double> new_mean = read_channels<double>(mean, channels, 0), new_var = read_channels<double>(var, channels, 1);
   dispatch_floating(running_mean.scalar_type(), "track_statistics", [&](auto tag) {
     using T = decltype(tag);
     using A = Accumulator<T>;

@@ -1,42 +1,17 @@
 // Register-blocked micro-kernels in vector extensions; CMake compiles this file for each
 // instruction set with KERNEL_ISA = portable, avx2, avx512.
 //
-// gemm: MR gathered rows times a packed panel of V vectors; MR x V accumulators stay in registers
+// multiply: MR gathered rows times a packed panel of V vectors; MR x V accumulators stay in registers
 // over the whole depth, each step is V loads, MR broadcasts and MR x V fused multiply-adds.
 // outer: the same with rows as the depth (weight gradient).
 // A row's sum runs over its depth in one accumulator in order, whatever rows share its block, so
 // neither tiling nor threads change a bit of it.
 #include "cpu/product_kernels.h"
 
-#include <cstring>
-
-#define PASTE_(a, b) a##b
-#define PASTE(a, b) PASTE_(a, b)
+#include "cpu/vectors.h"
 
 namespace perception {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kBytes = 64, kRegisters = 32;
-#elif defined(__AVX2__)
-constexpr int kBytes = 32, kRegisters = 16;
-#elif defined(__aarch64__)
-constexpr int kBytes = 16, kRegisters = 32;
-#else
-constexpr int kBytes = 16, kRegisters = 16;
-#endif
-
-template <class T>
-struct Vec {
-  typedef T type __attribute__((vector_size(kBytes)));
-  static constexpr int width = kBytes / sizeof(T);
-  static type load(const T* p) {
-    type v;
-    std::memcpy(&v, p, kBytes);
-    return v;
-  }
-  static void store(T* p, type v) { std::memcpy(p, &v, kBytes); }
-};
 
 // Rows a block: as many as leave registers for V operands and a broadcast, eight at most (their
 // pointers need registers too).
@@ -46,118 +21,166 @@ constexpr int block_rows() {
   return fit > 8 ? 8 : fit;
 }
 
+template <class T>
+constexpr int kLine = 64 / sizeof(T);
+
+inline __attribute__((always_inline)) void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+
+// ahead: rows to prefetch, one line of each for every line of depth; null for none.
+// soon: memory to prefetch, `lines` lines for every line of depth.
 template <class T, int R, int V>
-inline __attribute__((always_inline)) void gemm_block(const T* const* a, int64_t depth, const T* b, T* const* c,
-                                                      int64_t column) {
+inline __attribute__((always_inline)) void multiply_block(const Product<T, T>& p, int64_t at, const T* b, int64_t column,
+                                                          const int32_t* ahead, const T* soon, int64_t lines) {
   using vec = typename Vec<T>::type;
   constexpr int W = Vec<T>::width;
   vec acc[R][V] = {};
   const T* row[R];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) row[r] = a[r];
-  for (int64_t k = 0; k < depth; ++k) {
-    vec bv[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) bv[v] = Vec<T>::load(b + (k * V + v) * W);
+  for (int r = 0; r < R; ++r) row[r] = p.x + p.in[at + r] * p.x_stride;
+  const int64_t depth = p.depth;
+  for (int64_t begin = 0; begin < depth; begin += kLine<T>) {
+    if (ahead)
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const vec av = row[r][k] - vec{};
+      for (int r = 0; r < R; ++r) prefetch(p.x + ahead[r] * p.x_stride + begin);
+    for (int64_t i = 0; i < lines; ++i, soon += kLine<T>) prefetch(soon);
+    const int64_t end = begin + kLine<T> < depth ? begin + kLine<T> : depth;
+    for (int64_t k = begin; k < end; ++k) {
+      vec bv[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] += av * bv[v];
+      for (int v = 0; v < V; ++v) bv[v] = Vec<T>::load(b + (k * V + v) * W);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const vec av = row[r][k] - vec{};
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[r][v] += av * bv[v];
+      }
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    T* to = c[r] + column;
+    T* to = p.c + p.out[at + r] * p.c_stride + column;
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) Vec<T>::store(to + v * W, Vec<T>::load(to + v * W) + acc[r][v]);
   }
 }
 
 template <class T, int V, int R>
-void gemm_rest(const T* const* a, int64_t rows, int64_t depth, const T* b, T* const* c, int64_t column) {
+void multiply_rest(const Product<T, T>& p, int64_t at, const T* b, int64_t column) {
   if constexpr (R > 0) {
-    if (rows == R)
-      gemm_block<T, R, V>(a, depth, b, c, column);
+    if (p.rows - at == R)
+      multiply_block<T, R, V>(p, at, b, column, nullptr, nullptr, 0);
     else
-      gemm_rest<T, V, R - 1>(a, rows, depth, b, c, column);
+      multiply_rest<T, V, R - 1>(p, at, b, column);
   }
 }
 
+// One panel of columns. The first panel brings the rows of x into the cache, every one the weights
+// of the next.
 template <class T, int V>
-void gemm_panel(const T* const* a, int64_t rows, int64_t depth, const T* b, T* const* c, int64_t column) {
+void multiply_panel(const Product<T, T>& p, const T* b, int64_t column) {
   constexpr int R = block_rows<V>();
-  int64_t p = 0;
-  for (; p + R <= rows; p += R) gemm_block<T, R, V>(a + p, depth, b, c + p, column);
-  gemm_rest<T, V, R - 1>(a + p, rows - p, depth, b, c + p, column);
+  static_assert(R <= kAhead);
+  const int64_t blocks = p.rows / R, chunks = (p.depth + kLine<T> - 1) / kLine<T>;
+  const int64_t panel_lines = p.depth * V * Vec<T>::width / kLine<T>;
+  const int64_t lines = blocks ? (panel_lines + blocks * chunks - 1) / (blocks * chunks) : 0;
+  const T* soon = b + p.depth * V * Vec<T>::width;
+  int64_t at = 0;
+  for (; at + R <= p.rows; at += R) {
+    const int32_t* ahead = nullptr;
+    if (column == 0) {
+      if (at + R >= p.rows)
+        ahead = p.next;
+      else if (at + 2 * R <= p.readable)
+        ahead = p.in + at + R;
+    }
+    multiply_block<T, R, V>(p, at, b, column, ahead, soon, lines);
+    soon += lines * chunks * kLine<T>;
+  }
+  multiply_rest<T, V, R - 1>(p, at, b, column);
 }
 
 template <class T>
-void gemm(const T* const* a, int64_t rows, int64_t depth, const T* b, int vectors, T* const* c, int64_t column) {
-  switch (vectors) {
-    case 1: return gemm_panel<T, 1>(a, rows, depth, b, c, column);
-    case 2: return gemm_panel<T, 2>(a, rows, depth, b, c, column);
-    case 3: return gemm_panel<T, 3>(a, rows, depth, b, c, column);
-    default: return gemm_panel<T, 4>(a, rows, depth, b, c, column);
+void multiply(const Product<T, T>& p) {
+  const T* b = p.weights;
+  int64_t column = 0;
+  for (int64_t left = p.vectors; left > 0;) {
+    const int vectors = panel_vectors(left);
+    switch (vectors) {
+      case 1: multiply_panel<T, 1>(p, b, column); break;
+      case 2: multiply_panel<T, 2>(p, b, column); break;
+      case 3: multiply_panel<T, 3>(p, b, column); break;
+      default: multiply_panel<T, 4>(p, b, column);
+    }
+    left -= vectors;
+    column += vectors * Vec<T>::width;
+    b += p.depth * vectors * Vec<T>::width;
   }
 }
 
+// line: which line of the next rows, those of a and then those of b, to prefetch.
 template <class T, int M, int V>
-inline __attribute__((always_inline)) void outer_block(const T* const* a, const T* const* b, int64_t rows, int64_t m,
-                                                       int64_t n, T* c, int64_t ldc) {
+inline __attribute__((always_inline)) void outer_block(const Outer<T>& p, int64_t m, int64_t n, const T* const* next,
+                                                       int64_t offset) {
   using vec = typename Vec<T>::type;
   constexpr int W = Vec<T>::width;
   vec acc[M][V] = {};
-  for (int64_t p = 0; p < rows; ++p) {
-    const T* ap = a[p] + m;
-    const T* bp = b[p] + n;
+  for (int64_t i = 0; i < p.rows; ++i) {
+    const T* ap = p.a[i] + m;
+    const T* bp = p.b[i] + n;
+    if (next) prefetch(next[i] + offset);
     vec bv[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) bv[v] = Vec<T>::load(bp + v * W);
 #pragma GCC unroll 16
-    for (int i = 0; i < M; ++i) {
-      const vec av = ap[i] - vec{};
+    for (int r = 0; r < M; ++r) {
+      const vec av = ap[r] - vec{};
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[i][v] += av * bv[v];
+      for (int v = 0; v < V; ++v) acc[r][v] += av * bv[v];
     }
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < M; ++i) {
-    T* to = c + (m + i) * ldc + n;
+  for (int r = 0; r < M; ++r) {
+    T* to = p.c + (m + r) * p.ldc + n;
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) Vec<T>::store(to + v * W, Vec<T>::load(to + v * W) + acc[i][v]);
+    for (int v = 0; v < V; ++v) Vec<T>::store(to + v * W, Vec<T>::load(to + v * W) + acc[r][v]);
   }
 }
 
 template <class T, int V, int M>
-void outer_rest(const T* const* a, const T* const* b, int64_t rows, int64_t rest, int64_t m, int64_t n, T* c,
-                int64_t ldc) {
+void outer_rest(const Outer<T>& p, int64_t m, int64_t n) {
   if constexpr (M > 0) {
-    if (rest == M)
-      outer_block<T, M, V>(a, b, rows, m, n, c, ldc);
+    if (p.m - m == M)
+      outer_block<T, M, V>(p, m, n, nullptr, 0);
     else
-      outer_rest<T, V, M - 1>(a, b, rows, rest, m, n, c, ldc);
+      outer_rest<T, V, M - 1>(p, m, n);
   }
 }
 
 template <class T, int V>
-void outer_panel(const T* const* a, const T* const* b, int64_t rows, int64_t m, int64_t n, T* c, int64_t ldc) {
+void outer_panel(const Outer<T>& p, int64_t n, int64_t& line) {
   constexpr int M = block_rows<V>();
-  int64_t i = 0;
-  for (; i + M <= m; i += M) outer_block<T, M, V>(a, b, rows, i, n, c, ldc);
-  outer_rest<T, V, M - 1>(a, b, rows, m - i, i, n, c, ldc);
+  const int64_t lines_a = (p.m + kLine<T> - 1) / kLine<T>, lines_b = (p.n + kLine<T> - 1) / kLine<T>;
+  int64_t m = 0;
+  for (; m + M <= p.m; m += M, ++line) {
+    const bool of_a = line < lines_a;
+    const bool any = p.next_a && line < lines_a + lines_b;
+    outer_block<T, M, V>(p, m, n, any ? (of_a ? p.next_a : p.next_b) : nullptr,
+                         (of_a ? line : line - lines_a) * kLine<T>);
+  }
+  outer_rest<T, V, M - 1>(p, m, n);
 }
 
 template <class T>
-void outer(const T* const* a, const T* const* b, int64_t rows, int64_t m, int64_t n, T* c, int64_t ldc) {
+void outer(const Outer<T>& p) {
   constexpr int W = Vec<T>::width;
-  for (int64_t at = 0; at < n;) {
-    const int vectors = panel_vectors((n - at) / W);
+  int64_t line = 0;
+  for (int64_t at = 0; at < p.n;) {
+    const int vectors = panel_vectors((p.n - at) / W);
     switch (vectors) {
-      case 1: outer_panel<T, 1>(a, b, rows, m, at, c, ldc); break;
-      case 2: outer_panel<T, 2>(a, b, rows, m, at, c, ldc); break;
-      case 3: outer_panel<T, 3>(a, b, rows, m, at, c, ldc); break;
-      default: outer_panel<T, 4>(a, b, rows, m, at, c, ldc);
+      case 1: outer_panel<T, 1>(p, at, line); break;
+      case 2: outer_panel<T, 2>(p, at, line); break;
+      case 3: outer_panel<T, 3>(p, at, line); break;
+      default: outer_panel<T, 4>(p, at, line);
     }
     at += vectors * W;
   }
@@ -165,13 +188,10 @@ void outer(const T* const* a, const T* const* b, int64_t rows, int64_t m, int64_
 
 template <class T>
 constexpr ProductKernels<T> table() {
-  return {Vec<T>::width, &gemm<T>, &outer<T>};
+  return {Vec<T>::width, &multiply<T>, &outer<T>};
 }
 
 }  // namespace
-
-#define STRING_(x) #x
-#define STRING(x) STRING_(x)
 
 const KernelSet& PASTE(kernels_, KERNEL_ISA)() {
   static const KernelSet set{STRING(KERNEL_ISA), table<float>(), table<double>()};

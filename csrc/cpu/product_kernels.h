@@ -5,13 +5,45 @@
 
 namespace perception {
 
-template <class T>
+// Pairs of one tap and group: c[out[p]] += x[in[p]] * weights.
+// X: the type of x and of the weights; A: that of the sums.
+template <class X, class A>
+struct Product {
+  const X* x;
+  int64_t x_stride;
+  const int32_t* in;
+  const int32_t* out;
+  int64_t rows;
+  int64_t depth;
+  const X* weights;  // panels of panel_vectors(left) vectors, each [depth, vectors * width]
+  int64_t vectors;   // of all panels
+  A* c;
+  int64_t c_stride;
+  // Rows of x that will be wanted next, for the caches: behind in[rows - 1] where `readable` says
+  // that entries stand there, and after the last block from `next` on, kAhead of them, or null.
+  int64_t readable;
+  const int32_t* next;
+};
+constexpr int kAhead = 8;
+
+// c[m, n] += sum over `rows` rows p of a[p][m] * b[p][n], n a multiple of width, c of row stride ldc.
+template <class A>
+struct Outer {
+  const A* const* a;
+  const A* const* b;
+  int64_t rows, m, n;
+  A* c;
+  int64_t ldc;
+  // The rows that will be wanted next, as many; or null.
+  const A* const* next_a;
+  const A* const* next_b;
+};
+
+template <class A>
 struct ProductKernels {
   int width;  // numbers a vector
-  // c[p] + column += a[p][0 .. depth) * b  for `rows` rows p, b [depth, vectors * width], vectors 1..4
-  void (*gemm)(const T* const* a, int64_t rows, int64_t depth, const T* b, int vectors, T* const* c, int64_t column);
-  // c[m, n] += sum over rows p of a[p][m] * b[p][n], n a multiple of width, c of row stride ldc
-  void (*outer)(const T* const* a, const T* const* b, int64_t rows, int64_t m, int64_t n, T* c, int64_t ldc);
+  void (*multiply)(const Product<A, A>&);
+  void (*outer)(const Outer<A>&);
 };
 
 // How many of `left` vectors of columns the next panel takes: one to four, and never three and one
