@@ -9,10 +9,6 @@
 #include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/Half.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -43,26 +39,9 @@ template <> constexpr ScalarType scalar_type<int64_t>() { return ScalarType::Lon
 template <class T>
 using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Uninitialized. The system clears fresh memory page by page, which costs more than to compute what
-// goes there; it is asked for large pages (ten times as fast), and decides itself.
-inline Tensor with_large_pages(Tensor tensor) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kPage = 4096;
-  const int64_t bytes = tensor.numel() * tensor.element_size();
-  if (bytes >= (int64_t{4} << 20) && tensor.is_cpu()) {
-    const auto first = (reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr()) + kPage - 1) / kPage * kPage;
-    const auto last = (reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr()) + static_cast<uintptr_t>(bytes)) / kPage * kPage;
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-  }
-#endif
-  return tensor;
-}
-
 inline Tensor empty(std::initializer_list<int64_t> size, ScalarType dtype) {
-  return with_large_pages(torch::stable::empty(size, dtype));
+  return torch::stable::empty(size, dtype);
 }
-
-inline Tensor empty_as(const Tensor& tensor) { return with_large_pages(torch::stable::empty_like(tensor)); }
 
 inline void check_sites(const Tensor& sites, const char* op, const char* name) {
   STD_TORCH_CHECK(sites.dim() == 2 && sites.size(1) >= 2 && sites.size(1) <= kMaxColumns,

@@ -78,11 +78,19 @@ class Forward {
     });
   }
 
-  void run() {
+  // Statistics of the result into `statistics` unless null.
+  void run(Statistics* statistics) {
     for (int64_t k = 0; k < map_.taps; ++k)
       if (map_.ptr[k] < map_.ptr[k + 1]) inside_ = inside_ && map_.out[map_.ptr[k + 1] - 1] < num_out_;
     const int64_t tile_rows = std::clamp<int64_t>((int64_t{1} << 18) / (columns_ * sizeof(A)), 64, 4096);
-    parallel_blocks(num_out_, tile_rows, [&](int64_t, int64_t begin, int64_t end) { tile(begin, end); });
+    std::optional<Moments<T>> moments;
+    const int64_t channels = shape_.groups * shape_.out;
+    if (statistics) moments.emplace(num_out_, channels, tile_rows);
+    parallel_blocks(num_out_, tile_rows, [&](int64_t, int64_t begin, int64_t end) {
+      tile(begin, end);
+      if (moments) moments->add(begin, end - begin, out_ + begin * channels);
+    });
+    if (moments) *statistics = moments->result();
     check_inside(inside_, "conv");
   }
 
@@ -206,7 +214,8 @@ class Forward {
 }  // namespace
 
 Tensor product(const Tensor& x, const Tensor& weight, bool swapped, const std::optional<Tensor>& bias,
-               const std::vector<Tensor>& map_tensors, int64_t num_out, int64_t groups, const Finish* finish) {
+               const std::vector<Tensor>& map_tensors, int64_t num_out, int64_t groups, const Finish* finish,
+               Statistics* statistics) {
   STD_TORCH_CHECK(weight.dim() == 3, "conv: weight must be [K, Cin / groups, Cout]");
   STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "conv: x and weight have different dtypes");
   STD_TORCH_CHECK(num_out >= 0 && num_out <= kMaxRows, "conv: num_out is out of range");
@@ -226,7 +235,7 @@ Tensor product(const Tensor& x, const Tensor& weight, bool swapped, const std::o
     bias_c = torch::stable::contiguous(*bias);
   }
   const WeightLayout layout = swapped ? WeightLayout{a * b, 1, b / groups, b} : WeightLayout{a * b, b, b / groups, 1};
-  Tensor out = empty({num_out, channels}, x.scalar_type());
+  Tensor out = features({num_out, channels}, x.scalar_type());
   dispatch_floating(x.scalar_type(), "conv", [&](auto tag) {
     using T = decltype(tag);
     Ending<T, Accumulator<T>> ending{};
@@ -234,14 +243,14 @@ Tensor product(const Tensor& x, const Tensor& weight, bool swapped, const std::o
     if (finish) ending = norm.template ending<T>(*finish, channels);
     Forward<T>(x_c.const_data_ptr<T>(), x_c.size(0), weight_c.const_data_ptr<T>(), layout,
                bias_c ? bias_c->const_data_ptr<T>() : nullptr, map, shape, num_out, ending, out.mutable_data_ptr<T>())
-        .run();
+        .run(statistics);
   });
   return out;
 }
 
 Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, std::vector<Tensor> map,
             std::vector<Tensor> /*transposed: for the backward pass*/, int64_t num_out, int64_t groups, bool) {
-  return product(x, weight, false, bias, map, num_out, groups, nullptr);
+  return product(x, weight, false, bias, map, num_out, groups);
 }
 
 namespace {

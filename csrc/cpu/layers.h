@@ -1,7 +1,7 @@
 // Operators of the CPU that others are made of; see their definitions.
 #pragma once
 
-#include "common/tensor.h"
+#include "cpu/memory.h"
 
 namespace perception {
 

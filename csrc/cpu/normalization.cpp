@@ -1,6 +1,7 @@
 // Sums over all rows and batch normalization. Rows are summed in fixed blocks, in float64, and the
 // blocks in order: torch's own kernels split by thread, so their last bits depend on how many.
-// Limit: bytes. Statistics read x twice (mean, then centred squares), the rest once.
+// Limit: bytes. Every pass reads and writes once; the statistics of a convolution's result are taken
+// while it is in the cache (conv.cpp).
 #include "cpu/normalization.h"
 
 #include "cpu/layers.h"
@@ -13,18 +14,16 @@ namespace {
 
 constexpr int64_t kBlock = 2048;
 
-// sums[s][c] = sum over rows of term(row, c)[s]
-template <int S, class Term>
-std::vector<double> column_sums(int64_t rows, int64_t channels, const Term& term) {
+// Sums in float64 that sum(begin, end, sums) adds up of each block of rows, the blocks added in order.
+template <class F>
+std::vector<double> block_sums(int64_t rows, int64_t count, const F& sum) {
   const int64_t blocks = (rows + kBlock - 1) / kBlock;
-  std::vector<double> partial(blocks * S * channels, 0.0);
-  parallel_blocks(rows, kBlock, [&](int64_t b, int64_t begin, int64_t end) {
-    double* sum = partial.data() + b * S * channels;
-    for (int64_t i = begin; i < end; ++i) term(i, sum);
-  });
-  std::vector<double> total(S * channels, 0.0);
+  std::vector<double> partial(blocks * count, 0.0);
+  parallel_blocks(rows, kBlock,
+                  [&](int64_t b, int64_t begin, int64_t end) { sum(begin, end, partial.data() + b * count); });
+  std::vector<double> total(count, 0.0);
   for (int64_t b = 0; b < blocks; ++b)
-    for (int64_t c = 0; c < S * channels; ++c) total[c] += partial[b * S * channels + c];
+    for (int64_t c = 0; c < count; ++c) total[c] += partial[b * count + c];
   return total;
 }
 
@@ -38,8 +37,9 @@ Tensor sum_rows(const Tensor& x_tensor) {
   dispatch_floating(x_c.scalar_type(), "sum_rows", [&](auto tag) {
     using T = decltype(tag);
     const T* x = x_c.const_data_ptr<T>();
-    const auto sums = column_sums<1>(rows, channels, [&](int64_t i, double* sum) {
-      for (int64_t c = 0; c < channels; ++c) sum[c] += static_cast<double>(static_cast<Accumulator<T>>(x[i * channels + c]));
+    const std::vector<Accumulator<T>> zero(channels, 0);
+    const auto sums = block_sums(rows, 2 * channels, [&](int64_t begin, int64_t end, double* sum) {
+      row_kernels_for<T>().moments(x + begin * channels, end - begin, channels, zero.data(), sum);
     });
     for (int64_t c = 0; c < channels; ++c) out.mutable_data_ptr<T>()[c] = static_cast<T>(sums[c]);
   });
@@ -69,43 +69,45 @@ void apply(const T* x, T* y, int64_t rows, int64_t channels, const Ending<T, A>&
 
 }  // namespace
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias with the biased variance over all rows.
-std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x_tensor, const std::optional<Tensor>& weight,
-                                              const std::optional<Tensor>& bias,
-                                              const std::optional<Tensor>& residual, bool relu, double eps) {
+std::tuple<Tensor, Tensor, Tensor> normalize_batch(const Tensor& x_tensor, const Statistics* known,
+                                                   const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
+                                                   const std::optional<Tensor>& residual, bool relu, double eps) {
   STD_TORCH_CHECK(x_tensor.dim() == 2 && x_tensor.size(0) > 0, "batch_norm: x must be [N > 0, C]");
   const Tensor x_c = torch::stable::contiguous(x_tensor);
   const std::optional<Tensor> residual_c = contiguous_residual(residual, x_c.size(0), x_c.size(1), x_c.scalar_type(), "batch_norm");
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
   const ScalarType stats = x_c.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  Tensor y_tensor = empty_as(x_c), mean_out = empty({channels}, stats), var_out = empty({channels}, stats);
+  Tensor y_tensor = features_like(x_c), mean_out = empty({channels}, stats), var_out = empty({channels}, stats);
   dispatch_floating(x_c.scalar_type(), "batch_norm", [&](auto tag) {
     using T = decltype(tag);
     using A = Accumulator<T>;
     const T* x = x_c.const_data_ptr<T>();
     A* mean = mean_out.mutable_data_ptr<A>();
     A* var = var_out.mutable_data_ptr<A>();
-    const auto sums = column_sums<1>(rows, channels, [&](int64_t i, double* sum) {
-      for (int64_t c = 0; c < channels; ++c) sum[c] += static_cast<double>(static_cast<A>(x[i * channels + c]));
-    });
-    std::vector<double> centre(channels);
-    for (int64_t c = 0; c < channels; ++c) mean[c] = static_cast<A>(centre[c] = sums[c] / rows);
-    const auto squares = column_sums<1>(rows, channels, [&](int64_t i, double* sum) {
-      for (int64_t c = 0; c < channels; ++c) {
-        const double d = static_cast<double>(static_cast<A>(x[i * channels + c])) - centre[c];
-        sum[c] += d * d;
-      }
-    });
+    Statistics found;
+    if (!known) {
+      Moments<T> moments(rows, channels, kBlock);
+      parallel_blocks(rows, kBlock,
+                      [&](int64_t, int64_t begin, int64_t end) { moments.add(begin, end - begin, x + begin * channels); });
+      found = moments.result();
+      known = &found;
+    }
     std::vector<A> scale = read_channels<A>(weight, channels, 1.0), shift = read_channels<A>(bias, channels, 0.0);
     for (int64_t c = 0; c < channels; ++c) {
-      const double v = squares[c] / rows;
-      var[c] = static_cast<A>(v);
-      scale[c] *= static_cast<A>(1.0 / std::sqrt(v + eps));
+      mean[c] = static_cast<A>(known->mean[c]);
+      var[c] = static_cast<A>(known->var[c]);
+      scale[c] *= static_cast<A>(1.0 / std::sqrt(known->var[c] + eps));
     }
     apply<T, A>(x, y_tensor.mutable_data_ptr<T>(), rows, channels,
                 {mean, scale.data(), shift.data(), residual_c ? residual_c->const_data_ptr<T>() : nullptr, relu});
   });
   return {y_tensor, mean_out, var_out};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const std::optional<Tensor>& weight,
+                                              const std::optional<Tensor>& bias, const std::optional<Tensor>& residual,
+                                              bool relu, double eps) {
+  return normalize_batch(x, nullptr, weight, bias, residual, relu, eps);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_tensor, const Tensor& x_tensor,
@@ -122,8 +124,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
   if (y_tensor) y_c = torch::stable::contiguous(*y_tensor);
   const int64_t rows = x_c.size(0), channels = x_c.size(1);
   const ScalarType stats = mean_tensor.scalar_type();
-  Tensor dx_tensor = empty_as(x_c), dweight = empty({channels}, stats), dbias = empty({channels}, stats);
-  Tensor dresidual = empty({residual ? rows : 0, channels}, x_c.scalar_type());
+  Tensor dx_tensor = features_like(x_c), dweight = empty({channels}, stats), dbias = empty({channels}, stats);
+  Tensor dresidual = features({residual ? rows : 0, channels}, x_c.scalar_type());
   dispatch_floating(x_c.scalar_type(), "batch_norm_backward", [&](auto tag) {
     using T = decltype(tag);
     using A = Accumulator<T>;
@@ -135,13 +137,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
     const A* var = var_tensor.const_data_ptr<A>();
     T* dx = dx_tensor.mutable_data_ptr<T>();
     T* dr = residual ? dresidual.mutable_data_ptr<T>() : nullptr;
-    const auto passed = [=](int64_t at) { return y && static_cast<A>(y[at]) <= 0 ? A(0) : static_cast<A>(grad[at]); };
-    const auto sums = column_sums<2>(rows, channels, [&](int64_t i, double* sum) {
-      for (int64_t c = 0; c < channels; ++c) {
-        const double g = static_cast<double>(passed(i * channels + c));
-        sum[c] += g;
-        sum[channels + c] += g * static_cast<double>(static_cast<A>(x[i * channels + c]) - mean[c]);
-      }
+    const RowKernels<T, A>& kernel = row_kernels_for<T>();
+    const auto sums = block_sums(rows, 2 * channels, [&](int64_t begin, int64_t end, double* sum) {
+      const int64_t at = begin * channels;
+      kernel.gradient_sums(grad + at, x + at, y ? y + at : nullptr, end - begin, channels, mean, sum);
     });
     std::vector<A> scale = read_channels<A>(weight, channels, 1.0), from_mean(channels), from_var(channels);
     for (int64_t c = 0; c < channels; ++c) {
@@ -153,13 +152,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
       from_var[c] = static_cast<A>(sums[channels + c] * inverse * inverse / rows);
     }
     parallel_blocks(rows, kBlock, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        for (int64_t c = 0; c < channels; ++c) {
-          const int64_t at = i * channels + c;
-          const A g = passed(at);
-          dx[at] = static_cast<T>(scale[c] * (g - from_mean[c] - (static_cast<A>(x[at]) - mean[c]) * from_var[c]));
-          if (dr) dr[at] = static_cast<T>(g);
-        }
+      const int64_t at = begin * channels;
+      kernel.gradient(grad + at, x + at, y ? y + at : nullptr, end - begin, channels, mean, scale.data(), from_mean.data(),
+                      from_var.data(), dx + at, dr ? dr + at : nullptr);
     });
   });
   return {dx_tensor, dweight, dbias, dresidual};
@@ -186,7 +181,7 @@ Tensor normalize(const Tensor& x_tensor, const Tensor& mean, const Tensor& var, 
                  const std::optional<Tensor>& bias, const std::optional<Tensor>& residual, bool relu, double eps) {
   STD_TORCH_CHECK(x_tensor.dim() == 2, "normalize: x must be [N, C]");
   const Tensor x_c = torch::stable::contiguous(x_tensor);
-  Tensor y_tensor = empty_as(x_c);
+  Tensor y_tensor = features_like(x_c);
   normalize_into(x_c, y_tensor, mean, var, weight, bias, residual, relu, eps);
   return y_tensor;
 }

@@ -105,6 +105,148 @@ void add_scaled(const T* x, const A* weight, int64_t channels, const int32_t* in
   }
 }
 
+// A vector of numbers, or the first `count` of one with zeros behind.
+template <bool kWhole, class T>
+auto load_some(const T* from, int64_t count) {
+  if constexpr (kWhole) return load_wide(from);
+  Part<T> part(from, count);
+  return load_wide(part.data());
+}
+template <bool kWhole, class T, class V>
+void store_some(T* to, V v, int64_t count) {
+  if constexpr (kWhole) return store_narrow(to, v);
+  Part<T> part;
+  store_narrow(part.data(), v);
+  part.copy_to(to, count);
+}
+
+// Sums in float64 of two quantities of a vector of channels, over a few rows.
+class Sums {
+ public:
+  void add(Vec<float>::type first, Vec<float>::type second, Vec<float>::type third) {
+    // second * third in float64
+    constexpr int H = Vec<double>::width;
+    typedef float half __attribute__((vector_size(H * sizeof(float))));
+    for (int i = 0; i < 2; ++i) {
+      half a, b, c;
+      std::memcpy(&a, reinterpret_cast<const char*>(&first) + i * sizeof a, sizeof a);
+      std::memcpy(&b, reinterpret_cast<const char*>(&second) + i * sizeof b, sizeof b);
+      std::memcpy(&c, reinterpret_cast<const char*>(&third) + i * sizeof c, sizeof c);
+      one_[i] += __builtin_convertvector(a, Vec<double>::type);
+      two_[i] += __builtin_convertvector(b, Vec<double>::type) * __builtin_convertvector(c, Vec<double>::type);
+    }
+  }
+  void add(Vec<double>::type first, Vec<double>::type second, Vec<double>::type third) {
+    one_[0] += first;
+    two_[0] += second * third;
+  }
+  // The numbers of `count` channels to sum[0 ..) and sum[channels ..).
+  void add_to(double* sum, int64_t channels, int64_t count) const {
+    constexpr int H = Vec<double>::width;
+    for (int64_t i = 0; i < count; ++i) {
+      sum[i] += one_[i / H][i % H];
+      sum[channels + i] += two_[i / H][i % H];
+    }
+  }
+  void add_whole(double* sum, int64_t channels, int parts) const {
+    constexpr int H = Vec<double>::width;
+    for (int i = 0; i < parts; ++i) {
+      Vec<double>::store(sum + i * H, Vec<double>::load(sum + i * H) + one_[i]);
+      double* second = sum + channels + i * H;
+      Vec<double>::store(second, Vec<double>::load(second) + two_[i]);
+    }
+  }
+
+ private:
+  Vec<double>::type one_[2] = {}, two_[2] = {};
+};
+
+// each(c, count, whole) for vectors of channels, the last perhaps a part of one.
+template <class A, class F>
+inline __attribute__((always_inline)) void for_channels(int64_t channels, const F& each) {
+  constexpr int W = Vec<A>::width;
+  int64_t c = 0;
+  for (; c + W <= channels; c += W) each(c, W, std::true_type{});
+  if (c < channels) each(c, channels - c, std::false_type{});
+}
+
+constexpr int64_t kRowsAtOnce = 8;  // so many streams the processor foresees
+
+template <class T, class A>
+void moments(const T* x, int64_t rows, int64_t channels, const A* shift, double* sum) {
+  for (int64_t begin = 0; begin < rows; begin += kRowsAtOnce) {
+    const int64_t end = begin + kRowsAtOnce < rows ? begin + kRowsAtOnce : rows;
+    for_channels<A>(channels, [&](int64_t c, int64_t count, auto whole) {
+      Sums sums;
+      const auto from = load_some<whole.value>(shift + c, count);
+      for (int64_t r = begin; r < end; ++r) {
+        const auto d = load_some<whole.value>(x + r * channels + c, count) - from;
+        sums.add(d, d, d);
+      }
+      if constexpr (whole.value)
+        sums.add_whole(sum + c, channels, sizeof(double) / sizeof(A));
+      else
+        sums.add_to(sum + c, channels, count);
+    });
+  }
+}
+
+template <bool kMask, bool kWhole, class T>
+inline __attribute__((always_inline)) auto passed(const T* grad, const T* y, int64_t at, int64_t count) {
+  auto g = load_some<kWhole>(grad + at, count);
+  if constexpr (kMask) g = load_some<kWhole>(y + at, count) <= 0 ? decltype(g){} : g;
+  return g;
+}
+
+template <bool kMask, class T, class A>
+void gradient_sums_masked(const T* grad, const T* x, const T* y, int64_t rows, int64_t channels, const A* mean,
+                          double* sum) {
+  for (int64_t begin = 0; begin < rows; begin += kRowsAtOnce) {
+    const int64_t end = begin + kRowsAtOnce < rows ? begin + kRowsAtOnce : rows;
+    for_channels<A>(channels, [&](int64_t c, int64_t count, auto whole) {
+      Sums sums;
+      const auto centre = load_some<whole.value>(mean + c, count);
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t at = r * channels + c;
+        const auto g = passed<kMask, whole.value>(grad, y, at, count);
+        sums.add(g, g, load_some<whole.value>(x + at, count) - centre);
+      }
+      if constexpr (whole.value)
+        sums.add_whole(sum + c, channels, sizeof(double) / sizeof(A));
+      else
+        sums.add_to(sum + c, channels, count);
+    });
+  }
+}
+
+template <class T, class A>
+void gradient_sums(const T* grad, const T* x, const T* y, int64_t rows, int64_t channels, const A* mean, double* sum) {
+  y ? gradient_sums_masked<true>(grad, x, y, rows, channels, mean, sum)
+    : gradient_sums_masked<false>(grad, x, y, rows, channels, mean, sum);
+}
+
+template <bool kMask, class T, class A>
+void gradient_masked(const T* grad, const T* x, const T* y, int64_t rows, int64_t channels, const A* mean, const A* scale,
+                     const A* from_mean, const A* from_var, T* dx, T* residual) {
+  for (int64_t r = 0; r < rows; ++r)
+    for_channels<A>(channels, [&](int64_t c, int64_t count, auto whole) {
+      constexpr bool kWhole = whole.value;
+      const int64_t at = r * channels + c;
+      const auto g = passed<kMask, kWhole>(grad, y, at, count);
+      const auto centred = load_some<kWhole>(x + at, count) - load_some<kWhole>(mean + c, count);
+      const auto inner = g - load_some<kWhole>(from_mean + c, count) - centred * load_some<kWhole>(from_var + c, count);
+      store_some<kWhole>(dx + at, load_some<kWhole>(scale + c, count) * inner, count);
+      if (residual) store_some<kWhole>(residual + at, g, count);
+    });
+}
+
+template <class T, class A>
+void gradient(const T* grad, const T* x, const T* y, int64_t rows, int64_t channels, const A* mean, const A* scale,
+              const A* from_mean, const A* from_var, T* dx, T* residual) {
+  y ? gradient_masked<true>(grad, x, y, rows, channels, mean, scale, from_mean, from_var, dx, residual)
+    : gradient_masked<false>(grad, x, y, rows, channels, mean, scale, from_mean, from_var, dx, residual);
+}
+
 template <class A>
 void add_products(const A* const* a, const A* const* b, int64_t count, int64_t channels, A* sum) {
   constexpr int W = Vec<A>::width;
@@ -126,7 +268,8 @@ bool within(const int32_t* values, int64_t count, int32_t low, int32_t high) {
 
 template <class T, class A>
 constexpr RowKernels<T, A> table() {
-  return {&widen<T, A>, &finish<T, A>, &add_scaled<T, A>, &add_products<A>};
+  return {&widen<T, A>,         &finish<T, A>,   &add_scaled<T, A>, &moments<T, A>,
+          &gradient_sums<T, A>, &gradient<T, A>, &add_products<A>};
 }
 
 }  // namespace

@@ -27,6 +27,13 @@ struct RowKernels {
   // Depthwise: c[out[p]] += weight * x[in[p]] for `count` pairs p, rows of `channels` numbers.
   void (*add_scaled)(const T* x, const A* weight, int64_t channels, const int32_t* in, const int32_t* out, int64_t count,
                      A* c);
+  // Batch normalization, in float64: sum[c] += x - shift[c], sum[C + c] += (x - shift[c])^2.
+  void (*moments)(const T* x, int64_t rows, int64_t channels, const A* shift, double* sum);
+  // With g = grad where y > 0 (y null: everywhere): sum[c] += g, sum[C + c] += g * (x - mean[c]).
+  void (*gradient_sums)(const T* grad, const T* x, const T* y, int64_t rows, int64_t channels, const A* mean, double* sum);
+  // dx = scale * (g - from_mean - (x - mean) * from_var); residual = g unless null.
+  void (*gradient)(const T* grad, const T* x, const T* y, int64_t rows, int64_t channels, const A* mean, const A* scale,
+                   const A* from_mean, const A* from_var, T* dx, T* residual);
   // sum += sum over p of a[p] * b[p], number by number.
   void (*add_products)(const A* const* a, const A* const* b, int64_t count, int64_t channels, A* sum);
 };

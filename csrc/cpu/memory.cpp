@@ -1,0 +1,147 @@
+// Large results come from a pool. The system clears fresh pages, a few GB a second where a product
+// writes ten times that, and the C library returns large blocks to the system as soon as they are free:
+// without a pool a third of a training step is spent on zeros that nobody reads.
+//
+// A block goes back to the pool when its tensor dies. All blocks together are never more than a
+// quarter above what has been in use at one time, and one goes that has not been wanted for kPatience requests.
+#include "cpu/memory.h"
+
+#if defined(__linux__)
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#endif
+
+namespace perception {
+
+#if defined(__linux__)
+namespace {
+
+constexpr size_t kLarge = size_t{1} << 20;  // below, the C library keeps blocks itself
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr uint64_t kPatience = 4096;
+
+class Pool {
+ public:
+  // Never destroyed: tensors may outlive everything.
+  static Pool& instance() {
+    static Pool* pool = [] {
+      // A child process must not find the lock held by a thread that it does not have.
+      pthread_atfork([] { mutex().lock(); }, [] { mutex().unlock(); }, [] { mutex().unlock(); });
+      return new Pool;
+    }();
+    return *pool;
+  }
+
+  void* take(size_t bytes) {
+    const size_t size = rounded(bytes);
+    {
+      const std::lock_guard<std::mutex> lock(mutex());
+      ++requests_;
+      const auto found = free_.lower_bound(size);
+      if (found != free_.end() && found->first <= size + size / 2) {
+        void* block = found->second.block;
+        in_use_ += found->first;
+        free_bytes_ -= found->first;
+        most_ = std::max(most_, in_use_);
+        sizes_[block] = found->first;
+        free_.erase(found);
+        return block;
+      }
+    }
+    void* block = map(size);
+    const std::lock_guard<std::mutex> lock(mutex());
+    sizes_[block] = size;
+    in_use_ += size;
+    most_ = std::max(most_, in_use_);
+    return block;
+  }
+
+  void give(void* block) {
+    const std::lock_guard<std::mutex> lock(mutex());
+    const auto found = sizes_.find(block);
+    const size_t size = found->second;
+    sizes_.erase(found);
+    in_use_ -= size;
+    free_bytes_ += size;
+    free_.insert({size, {block, ++requests_}});
+    while (!free_.empty()) {
+      const auto oldest = std::min_element(free_.begin(), free_.end(), [](const auto& x, const auto& y) {
+        return x.second.since < y.second.since;
+      });
+      if (oldest->second.since + kPatience > requests_ && free_bytes_ + in_use_ <= most_ + most_ / 4) break;
+      free_bytes_ -= oldest->first;
+      munmap(oldest->second.block, oldest->first);
+      free_.erase(oldest);
+    }
+  }
+
+ private:
+  struct Free {
+    void* block;
+    uint64_t since;
+  };
+
+  static std::mutex& mutex() {
+    static std::mutex* mutex = new std::mutex;
+    return *mutex;
+  }
+
+  // Eight sizes between two powers of two, so that the next cloud finds the memory of the last.
+  static size_t rounded(size_t bytes) {
+    size_t step = size_t{1} << 17;
+    while (step * 16 < bytes) step *= 2;
+    return (bytes + step - 1) / step * step;
+  }
+
+  // Large pages are cleared ten times as fast; the system decides whether it has any.
+  static void* map(size_t size) {
+    const size_t room = size + kHugePage;
+    char* start = static_cast<char*>(mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    STD_TORCH_CHECK(start != MAP_FAILED, "out of memory: ", size, " bytes for features");
+    const size_t past = reinterpret_cast<uintptr_t>(start) % kHugePage, skip = past ? kHugePage - past : 0;
+    if (skip) munmap(start, skip);
+    munmap(start + skip + size, room - skip - size);
+#if defined(MADV_HUGEPAGE)
+    madvise(start + skip, size, MADV_HUGEPAGE);
+#endif
+    return start + skip;
+  }
+
+  std::multimap<size_t, Free> free_;
+  std::map<void*, size_t> sizes_;
+  size_t in_use_ = 0, free_bytes_ = 0, most_ = 0;
+  uint64_t requests_ = 0;
+};
+
+// In libtorch from 2.11 on; an older one allocates itself.
+using FromBlob = AOTITorchError (*)(void*, int64_t, const int64_t*, const int64_t*, int64_t, int32_t, int32_t, int32_t,
+                                    AtenTensorHandle*, int32_t, const uint8_t*, int64_t, void (*)(void*, void*), void*);
+
+}  // namespace
+
+Tensor features(std::initializer_list<int64_t> size, ScalarType dtype) {
+  static const auto from_blob = reinterpret_cast<FromBlob>(dlsym(RTLD_DEFAULT, "torch_from_blob"));
+  size_t bytes = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
+  for (const int64_t n : size) bytes *= static_cast<size_t>(n);
+  if (bytes < kLarge || from_blob == nullptr) return empty(size, dtype);
+  std::vector<int64_t> strides(size.size(), 1);
+  for (size_t i = size.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * *(size.begin() + i);
+  void* block = Pool::instance().take(bytes);
+  AtenTensorHandle handle;
+  const auto number = [](auto value) { return torch::stable::detail::to<int32_t>(torch::stable::detail::from(value)); };
+  STABLE_TORCH_ERROR_CODE_CHECK(from_blob(block, static_cast<int64_t>(size.size()), size.begin(), strides.data(), 0,
+                                          number(dtype), number(torch::headeronly::DeviceType::CPU), -1, &handle,
+                                          number(torch::headeronly::Layout::Strided), nullptr, 0,
+                                          [](void* data, void*) { Pool::instance().give(data); }, nullptr));
+  return Tensor(handle);
+}
+#else
+Tensor features(std::initializer_list<int64_t> size, ScalarType dtype) { return empty(size, dtype); }
+#endif
+
+}  // namespace perception
