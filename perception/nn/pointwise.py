@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from perception.nn.conv import check_input
+from perception.sparse.conv import conv
+from perception.sparse.kernel_map import KernelMap
+from perception.sparse.sites import Sites
 from perception.sparse.tensor import SparseTensor
 
 __all__ = [
@@ -109,8 +113,36 @@ class Dropout(_OnFeatures, nn.Dropout):
     """``torch.nn.Dropout`` on the features of each site."""
 
 
-class Linear(_OnFeatures, nn.Linear):
+class Linear(nn.Linear):
     """``torch.nn.Linear`` on the features of each site: a convolution with one tap."""
+
+    groups = 1
+
+    # Untyped, for torch's takes and returns a Tensor.
+    def forward(self, input: Any) -> Any:
+        check_input(self, input)
+        if not self.is_product(input):
+            return input.replace(super().forward(input.features))
+        plan, sites, _ = self.plan(input)
+        return input.replace(conv(input.features, self.kernel, self.bias, plan, sites.num_sites))
+
+    @staticmethod
+    def is_product(x: SparseTensor) -> bool:
+        """Whether the engine's product is taken: on the CPU it is twice as fast as torch's."""
+        return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+    @property
+    def kernel(self) -> Tensor:
+        """The weight as that of a convolution, ``[1, in_features, out_features]``."""
+        return self.weight.t()[None]
+
+    def plan(self, x: SparseTensor) -> tuple[KernelMap, Sites, tuple[Sites, ...]]:
+        """As `perception.nn.Conv.plan`."""
+        if x.num_channels != self.in_features:
+            raise ValueError(
+                f"the layer takes {self.in_features} channels and the features have {x.num_channels}"
+            )
+        return x.sites.identity(), x.sites, x.ancestors
 
 
 class Prune(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn.modules import module as _module
 from perception._native import ops
 from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
 from perception.nn.norm import BatchNorm, gradients_of
-from perception.nn.pointwise import ReLU
+from perception.nn.pointwise import Linear, ReLU
 from perception.sparse.conv import as_dtype, below_autograd, product_dtype
 from perception.sparse.conv import conv as sparse_conv
 from perception.sparse.sites import Sites
@@ -19,11 +19,11 @@ from perception.sparse.tensor import SparseTensor
 
 __all__ = ["Residual", "Sequential", "fuse"]
 
-_CONVOLUTIONS = (Conv, ConvTranspose, GenerativeConvTranspose)
+_CONVOLUTIONS = (Conv, ConvTranspose, GenerativeConvTranspose, Linear)
 
 
 class Sequential(nn.Sequential):
-    """``torch.nn.Sequential`` that runs `Conv` → `BatchNorm` → `ReLU` as one step.
+    """``torch.nn.Sequential`` that runs `Conv` → `BatchNorm` → `ReLU` as one step (on the CPU `Linear` too).
 
     In training the three are one node of the graph; in evaluation without gradients one pass over
     the output, on tensor cores one kernel: what lies between them is never rounded nor written.
@@ -85,8 +85,12 @@ def _is_fusible(conv: nn.Module | None, norm: nn.Module, x: object) -> bool:
         return False
     if conv is None:
         return x.num_channels == norm.num_features
-    assert isinstance(conv, _CONVOLUTIONS)
-    return conv.out_channels == norm.num_features and not _is_watched(conv)
+    if isinstance(conv, Linear):
+        wide = conv.out_features if conv.is_product(x) else -1
+    else:
+        assert isinstance(conv, _CONVOLUTIONS)
+        wide = conv.out_channels
+    return wide == norm.num_features and not _is_watched(conv)
 
 
 def _step(
@@ -101,7 +105,7 @@ def _step(
     parameters, affine, buffers = conv._parameters, norm._parameters, norm._buffers
     features, weight, bias, groups = (
         x.features,
-        parameters["weight"],
+        conv.kernel if type(conv) is Linear else parameters["weight"],
         parameters.get("bias"),
         conv.groups,
     )

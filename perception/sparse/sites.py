@@ -250,6 +250,16 @@ class Sites:
         self._maps[relation, key, stride] = plan
         return plan
 
+    def identity(self) -> KernelMap:
+        """The plan of a convolution with one tap, at the site itself."""
+        key = (("same",), "identity", ())
+        if key not in self._maps:
+            with _plans_outlive_inference_mode():
+                rows = torch.arange(self.num_sites, dtype=torch.int32, device=self.device)
+                pairs = rows, rows, torch.tensor([0, self.num_sites], device=self.device)
+                self._maps[key] = KernelMap(pairs, True, pairs)
+        return self._maps[key]
+
     def _check_pair(self, other: Sites) -> None:
         if other.dim != self.dim:
             raise ValueError(f"sites with {self.dim} axes meet sites with {other.dim}")
