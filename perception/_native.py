@@ -147,11 +147,12 @@ def cuda_problem() -> str:
 
 
 def instruction_set() -> str:
-    """The instruction set that the products run on: ``avx512``, ``avx2`` or ``portable``.
+    """The instruction set that the products run on: ``avx512bf16``, ``avx512``, ``avx2`` or
+    ``portable``.
 
     The environment variable ``PERCEPTION_ISA`` with one of these names forces it.
     """
-    return {16: "avx512", 8: "avx2"}.get(ops.instruction_set(), "portable")
+    return {32: "avx512bf16", 16: "avx512", 8: "avx2"}.get(ops.instruction_set(), "portable")
 
 
 def supports(device_type: str) -> bool:

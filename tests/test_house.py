@@ -24,7 +24,7 @@ def test_the_native_library_is_built_and_loaded() -> None:
     from perception import _native
 
     assert _native.library_path().is_file()
-    assert _native.instruction_set() in ("avx512", "avx2", "portable")
+    assert _native.instruction_set() in ("avx512bf16", "avx512", "avx2", "portable")
 
 
 def test_the_datasets_folder_does_not_hide_another_package_of_that_name() -> None:

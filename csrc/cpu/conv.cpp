@@ -29,21 +29,24 @@ struct WeightLayout {
   int64_t tap, in, group, out;
 };
 
-// Weights in panels [depth, vectors * W], converted, zero-padded to whole vectors.
-template <class T, class A>
-void pack(const T* weight, const WeightLayout& at, const Shape& shape, int64_t k, int64_t padded, int64_t W, A* to) {
+// Weights in panels [depth, vectors * W], converted, zero-padded to whole vectors; of bfloat16 two rows
+// of depth side by side. See Product.
+template <class T, class X>
+void pack(const T* weight, const WeightLayout& at, const Shape& shape, int64_t k, int64_t padded, int64_t W, X* to) {
+  constexpr int64_t P = sizeof(X) == 2 ? 2 : 1;
   for (int64_t g = 0; g < shape.groups; ++g) {
     const T* from = weight + k * at.tap + g * at.group;
     for (int64_t first = 0; first < padded;) {
       const int64_t wide = panel_vectors((padded - first) / W) * W, some = std::min(wide, shape.out - first);
+      const auto place = [&](int64_t i, int64_t c) -> X& { return to[i / P * P * wide + c * P + i % P]; };
       if (at.out == 1)
         for (int64_t i = 0; i < shape.in; ++i)
-          for (int64_t c = 0; c < some; ++c) to[i * wide + c] = static_cast<A>(from[i * at.in + first + c]);
+          for (int64_t c = 0; c < some; ++c) place(i, c) = static_cast<X>(from[i * at.in + first + c]);
       else
         for (int64_t c = 0; c < some; ++c)
-          for (int64_t i = 0; i < shape.in; ++i) to[i * wide + c] = static_cast<A>(from[i * at.in + (first + c) * at.out]);
-      if (some < wide)
-        for (int64_t i = 0; i < shape.in; ++i) std::fill(to + i * wide + some, to + (i + 1) * wide, A(0));
+          for (int64_t i = 0; i < shape.in; ++i) place(i, c) = static_cast<X>(from[i * at.in + (first + c) * at.out]);
+      for (int64_t i = 0; i < shape.in; ++i)
+        for (int64_t c = some; c < wide; ++c) place(i, c) = X(0);
       to += shape.in * wide;
       first += wide;
     }
@@ -54,25 +57,31 @@ struct Segment {
   int64_t tap, begin, end;
 };
 
-template <class T>
+// X: what is multiplied, T itself or what sums are kept in.
+template <class T, class X>
 class Forward {
  public:
   using A = Accumulator<T>;
 
-  Forward(const T* x, int64_t inputs, const T* weight, const WeightLayout& layout, const T* bias, const Map& map,
+  Forward(void (*multiply)(const Product<X, A>&), const T* x, int64_t inputs, const T* weight, const WeightLayout& layout, const T* bias, const Map& map,
           const Shape& shape, int64_t num_out, const Ending<T, A>& ending, T* out)
-      : x_(x), inputs_(inputs), bias_(bias), map_(map), shape_(shape), num_out_(num_out), ending_(ending), out_(out) {
-    const int64_t W = kernel_.width;
-    padded_ = shape.depthwise() ? 1 : (shape.out + W - 1) / W * W;
+      : multiply_(multiply), x_(x), inputs_(inputs), bias_(bias), map_(map), shape_(shape), num_out_(num_out), ending_(ending), out_(out) {
+    const int64_t W = product_kernels_for<A>().width;
+    vectors_ = (shape.out + W - 1) / W;
+    padded_ = shape.depthwise() ? 1 : vectors_ * W;
     columns_ = shape.groups * padded_;
     panel_ = shape.in * padded_;
     in_place_ = std::is_same_v<T, A> && padded_ == shape.out;
-    packed_ = packed_memory_.get(std::max<int64_t>(1, shape.taps * shape.groups * panel_));
+    const int64_t count = std::max<int64_t>(1, shape.taps * shape.groups * panel_);
+    if (shape.depthwise())
+      scales_ = scale_memory_.get(count);
+    else
+      packed_ = packed_memory_.get(count);
     parallel_tasks(shape.taps, [&](int64_t k) {
       if (map.ptr[k] == map.ptr[k + 1]) return;
       if (shape.depthwise())
         for (int64_t g = 0; g < shape.groups; ++g)
-          packed_[k * shape.groups + g] = static_cast<A>(weight[k * layout.tap + g * layout.group]);
+          scales_[k * shape.groups + g] = static_cast<A>(weight[k * layout.tap + g * layout.group]);
       else
         pack(weight, layout, shape, k, padded_, W, packed_ + k * shape.groups * panel_);
     });
@@ -111,7 +120,7 @@ class Forward {
       if (s + 1 < segments.size() && segments[s + 1].begin + kAhead <= map_.pairs) next = map_.in + segments[s + 1].begin;
       A* base = tile - begin * columns_;
       if (shape_.depthwise())
-        rows_.add_scaled(x_, packed_ + now.tap * shape_.groups, shape_.groups, map_.in + now.begin, map_.out + now.begin,
+        rows_.add_scaled(x_, scales_ + now.tap * shape_.groups, shape_.groups, map_.in + now.begin, map_.out + now.begin,
                          now.end - now.begin, base);
       else
         add(now, next, base);
@@ -158,22 +167,22 @@ class Forward {
   }
 
   void add(const Segment& segment, const int32_t* next, A* base) const {
-    const A* weights = packed_ + segment.tap * shape_.groups * panel_;
+    const X* weights = packed_ + segment.tap * shape_.groups * panel_;
     const int64_t width = shape_.groups * shape_.in;
-    Product<A, A> product{};
+    Product<X, A> product{};
     product.depth = shape_.in;
-    product.vectors = padded_ / kernel_.width;
+    product.vectors = vectors_;
     product.x_stride = width;
     product.c_stride = columns_;
-    const auto multiply = [&](const A* x) {
+    const auto multiply = [&](const X* x) {
       for (int64_t g = 0; g < shape_.groups; ++g) {
         product.x = x + g * shape_.in;
         product.weights = weights + g * panel_;
         product.c = base + g * padded_;
-        kernel_.multiply(product);
+        multiply_(product);
       }
     };
-    if constexpr (std::is_same_v<T, A>) {
+    if constexpr (std::is_same_v<T, X>) {
       product.in = map_.in + segment.begin;
       product.out = map_.out + segment.begin;
       product.rows = segment.end - segment.begin;
@@ -194,7 +203,7 @@ class Forward {
     }
   }
 
-  const ProductKernels<A>& kernel_ = product_kernels_for<A>();
+  void (*multiply_)(const Product<X, A>&);
   const RowKernels<T, A>& rows_ = row_kernels_for<T>();
   const T* x_;
   int64_t inputs_;
@@ -204,10 +213,12 @@ class Forward {
   int64_t num_out_;
   Ending<T, A> ending_;
   T* out_;
-  int64_t padded_, columns_, panel_;  // columns of a group, of all groups; weights of a tap and group
+  int64_t vectors_, padded_, columns_, panel_;  // of a group: vectors, columns; of all; weights of a tap and group
   bool in_place_;                     // the tile is the output itself
-  Scratch<A> packed_memory_;
-  A* packed_;
+  Scratch<X> packed_memory_;
+  Scratch<A> scale_memory_;
+  X* packed_ = nullptr;
+  A* scales_ = nullptr;  // depthwise
   std::atomic<bool> inside_{true};
 };
 
@@ -241,9 +252,15 @@ Tensor product(const Tensor& x, const Tensor& weight, bool swapped, const std::o
     Ending<T, Accumulator<T>> ending{};
     Normalization<Accumulator<T>> norm;
     if (finish) ending = norm.template ending<T>(*finish, channels);
-    Forward<T>(x_c.const_data_ptr<T>(), x_c.size(0), weight_c.const_data_ptr<T>(), layout,
-               bias_c ? bias_c->const_data_ptr<T>() : nullptr, map, shape, num_out, ending, out.mutable_data_ptr<T>())
-        .run(statistics);
+    const auto run = [&](auto multiply, auto multiplied) {
+      Forward<T, decltype(multiplied)>(multiply, x_c.const_data_ptr<T>(), x_c.size(0), weight_c.const_data_ptr<T>(), layout,
+                                       bias_c ? bias_c->const_data_ptr<T>() : nullptr, map, shape, num_out, ending,
+                                       out.mutable_data_ptr<T>())
+          .run(statistics);
+    };
+    if constexpr (std::is_same_v<T, BFloat16>)
+      if (multiply_bf16() && shape.in % 2 == 0) return run(multiply_bf16(), T{});
+    run(product_kernels_for<Accumulator<T>>().multiply, Accumulator<T>{});
   });
   return out;
 }

@@ -10,6 +10,7 @@ namespace {
 struct Choice {
   const KernelSet& product;
   const RowKernelSet& rows;
+  MultiplyBf16 bf16;
 };
 
 Choice choose() {
@@ -19,12 +20,17 @@ Choice choose() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (wanted ? (std::strcmp(wanted, "avx512") == 0 && avx512) : avx512) return {kernels_avx512(), row_kernels_avx512()};
-  if (wanted ? (std::strcmp(wanted, "avx2") == 0 && avx2) : avx2) return {kernels_avx2(), row_kernels_avx2()};
+  const auto take = [&](const char* name, bool there) { return there && (!wanted || std::strcmp(wanted, name) == 0); };
+#if defined(PERCEPTION_AVX512BF16)
+  if (take("avx512bf16", avx512 && __builtin_cpu_supports("avx512bf16")))
+    return {kernels_avx512(), row_kernels_avx512(), multiply_avx512bf16};
+#endif
+  if (take("avx512", avx512)) return {kernels_avx512(), row_kernels_avx512(), nullptr};
+  if (take("avx2", avx2)) return {kernels_avx2(), row_kernels_avx2(), nullptr};
 #endif
   STD_TORCH_CHECK(!wanted || std::strcmp(wanted, "portable") == 0, "PERCEPTION_ISA=", wanted,
-                  " is not available on this processor; use avx512, avx2 or portable, or unset it");
-  return {kernels_portable(), row_kernels_portable()};
+                  " is not available on this processor; use avx512bf16, avx512, avx2 or portable, or unset it");
+  return {kernels_portable(), row_kernels_portable(), nullptr};
 }
 
 const Choice& choice() {
@@ -32,7 +38,8 @@ const Choice& choice() {
   return chosen;
 }
 
-int64_t instruction_set() { return product_kernels().f32.width; }
+// The widest vector of numbers that a multiplication takes: 32 of bfloat16, or 16, 8, 4 of float32.
+int64_t instruction_set() { return multiply_bf16() ? 32 : product_kernels().f32.width; }
 
 STABLE_TORCH_LIBRARY_IMPL(perception, CompositeExplicitAutograd, m) {
   m.impl("instruction_set", TORCH_BOX(&instruction_set));
@@ -42,5 +49,6 @@ STABLE_TORCH_LIBRARY_IMPL(perception, CompositeExplicitAutograd, m) {
 
 const KernelSet& product_kernels() { return choice().product; }
 const RowKernelSet& row_kernels() { return choice().rows; }
+MultiplyBf16 multiply_bf16() { return choice().bf16; }
 
 }  // namespace perception

@@ -10,6 +10,10 @@ namespace perception {
 const KernelSet& product_kernels();
 const RowKernelSet& row_kernels();
 
+// Null where the processor has no such dot products.
+using MultiplyBf16 = void (*)(const Product<BFloat16, float>&);
+MultiplyBf16 multiply_bf16();
+
 template <class A>
 const ProductKernels<A>& product_kernels_for() {
   if constexpr (std::is_same_v<A, double>)

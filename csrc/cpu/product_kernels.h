@@ -3,10 +3,13 @@
 
 #include <cstdint>
 
+#include <torch/headeronly/util/BFloat16.h>
+
 namespace perception {
 
 // Pairs of one tap and group: c[out[p]] += x[in[p]] * weights.
-// X: the type of x and of the weights; A: that of the sums.
+// X: the type of x and of the weights; A: that of the sums. Where X is bfloat16, depth is even and a
+// panel holds the weights of two neighbouring input channels side by side: [depth / 2, columns, 2].
 template <class X, class A>
 struct Product {
   const X* x;
@@ -58,6 +61,9 @@ struct KernelSet {
   ProductKernels<float> f32;
   ProductKernels<double> f64;
 };
+
+// bfloat16 as it is, two multiply-adds a lane; what is smaller than a normal float32 counts as zero.
+void multiply_avx512bf16(const Product<torch::headeronly::BFloat16, float>&);
 
 const KernelSet& kernels_portable();
 const KernelSet& kernels_avx2();

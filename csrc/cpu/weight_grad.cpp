@@ -23,7 +23,11 @@ class Rows {
         return;
       }
     A* buffer = scratch.get(kShort * padded_);
+    constexpr int64_t kEarly = 8;  // rows of x on their way
     for (int64_t i = 0; i < count; ++i) {
+      if (i + kEarly < count)
+        for (int64_t c = 0; c < channels_; c += 64 / sizeof(T))
+          __builtin_prefetch(x_ + int64_t{rows[i + kEarly]} * channels_ + c);
       A* row = buffer + i * padded_;
       row_kernels_for<T>().widen(x_ + int64_t{rows[i]} * channels_, channels_, row);
       std::fill(row + channels_, row + padded_, A(0));

@@ -43,7 +43,7 @@ def run(name: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("name", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("name", ["portable", "avx2", "avx512", "avx512bf16"])
 def test_products_agree_on_every_instruction_set(name: str) -> None:
     done = run(name)
     if "is not available on this processor" in done.stderr:
@@ -55,4 +55,4 @@ def test_products_agree_on_every_instruction_set(name: str) -> None:
 def test_an_unknown_instruction_set_is_refused() -> None:
     done = run("sse9")
     assert done.returncode != 0
-    assert "use avx512, avx2 or portable" in done.stderr
+    assert "use avx512bf16, avx512, avx2 or portable" in done.stderr
