@@ -1,12 +1,13 @@
 // Kernel maps: for every tap the pairs (input row, output row) with
 // in_site == stride * out_site + offset, sorted by output row within the tap.
 //
-// Sorted sites: taps that differ on the last axis only are found in one walk of the sorted keys
-// beside the sorted outputs, since moving all sites by one displacement keeps their order; no hash.
+// Sorted sites: taps that differ on the last axis only are found in one walk of occupied columns of 64
+// beside those of the outputs, since moving all sites by one displacement keeps their order; no hash.
 // Other sites: one probe of the hash index a (tap, output), prefetched.
 // A submanifold map is symmetric: with sorted sites the second half of the taps mirrors the first.
 // Blocks of outputs are joined in order, so the result does not depend on the threads.
-// Limit: a walk reads 8 bytes an input and 8 an output, in order.
+// Limit: a walk reads 20 bytes a column of the inputs and of the outputs, in order, and writes the pairs.
+#include "cpu/kernels.h"
 #include "cpu/sites.h"
 
 namespace perception {
@@ -55,69 +56,134 @@ class BlockBase {
   int64_t base_[kMaxColumns][kBlock];
 };
 
-// Taps first .. last, equal but for a rising displacement on the last axis.
-struct Run {
-  int64_t first, last;
+// The columns of sorted sites; see Columns.
+class ColumnList {
+ public:
+  // A column's key is the packed site without its last 6 bits.
+  ColumnList(const Packing& packing, const int32_t* sites, int64_t rows, const int64_t* stride) {
+    constexpr int64_t kRows = 1 << 14;
+    const int64_t blocks = (rows + kRows - 1) / kRows;
+    const int columns = packing.columns;
+    const auto key = [&](int64_t i) {
+      uint64_t k = 0;
+      for (int c = 0; c < columns; ++c) {
+        const int64_t v = sites[i * columns + c];
+        k |= static_cast<uint64_t>((c && stride ? v * stride[c - 1] : v) - packing.lo[c]) << packing.shift[c];
+      }
+      return k;
+    };
+    std::vector<int64_t> first(blocks + 1, 0);  // column of each block of rows
+    std::vector<uint64_t> keys(rows);
+    parallel_blocks(rows, kRows, [&](int64_t b, int64_t begin, int64_t end) {
+      uint64_t before = begin ? key(begin - 1) >> 6 : ~uint64_t{0};
+      int64_t count = 0;
+      for (int64_t i = begin; i < end; ++i) {
+        keys[i] = key(i);
+        count += keys[i] >> 6 != before;
+        before = keys[i] >> 6;
+      }
+      first[b + 1] = count;
+    });
+    for (int64_t b = 0; b < blocks; ++b) first[b + 1] += first[b];
+    count_ = first[blocks];
+    keys_.resize(count_ + 1);
+    masks_.resize(count_);
+    starts_.resize(count_ + 1);
+    keys_[count_] = ~uint64_t{0};
+    starts_[count_] = static_cast<int32_t>(rows);
+    parallel_blocks(rows, kRows, [&](int64_t b, int64_t begin, int64_t end) {
+      int64_t at = first[b] - 1;
+      // A column that began in the block before is that block's.
+      int64_t i = begin;
+      while (begin && i < end && keys[i] >> 6 == keys[begin - 1] >> 6) ++i;
+      while (i < end) {
+        const uint64_t column = keys[i] >> 6;
+        starts_[++at] = static_cast<int32_t>(i);
+        keys_[at] = column;
+        uint64_t mask = 0;
+        for (; i < rows && keys[i] >> 6 == column; ++i) mask |= uint64_t{1} << (keys[i] & 63);
+        masks_[at] = mask;
+      }
+    });
+  }
+  int64_t size() const { return count_; }
+  Columns view() const { return {keys_.data(), masks_.data(), starts_.data()}; }
+  int64_t rows(int64_t begin, int64_t end) const { return starts_[end] - starts_[begin]; }
+
+ private:
+  int64_t count_ = 0;
+  std::vector<uint64_t> keys_, masks_;
+  std::vector<int32_t> starts_;
 };
 
-std::vector<Run> runs_of(const int32_t* offsets, int64_t taps, int64_t dim) {
+// Bounds that hold the inputs, and the outputs moved by any tap, with a free column of 64 at both ends of
+// the last axis, so that no moved key runs into another axis. Empty where that is too wide to pack.
+std::optional<Packing> packing_for(const int32_t* inputs, int64_t num_in, const int32_t* outputs, int64_t num_out,
+                                   const int32_t* offsets, int64_t taps, int columns, const int64_t* stride) {
+  Bounds all = site_bounds(inputs, num_in, columns);
+  const Bounds out = outputs == inputs ? all : site_bounds(outputs, num_out, columns);
+  for (int c = 0; c < columns; ++c) {
+    int64_t low = 0, high = 0;
+    for (int64_t k = 0; c && k < taps; ++k) {
+      low = std::min<int64_t>(low, offsets[k * (columns - 1) + c - 1]);
+      high = std::max<int64_t>(high, offsets[k * (columns - 1) + c - 1]);
+    }
+    const int64_t step = c ? stride[c - 1] : 1, free = c == columns - 1 ? 64 : 0;
+    all.lo[c] = std::min(all.lo[c], out.lo[c] * step + low) - free;
+    all.hi[c] = std::max(all.hi[c], out.hi[c] * step + high) + free;
+    if (all.hi[c] - all.lo[c] >= int64_t{1} << 32) return std::nullopt;
+  }
+  const Packing packing(all, columns);
+  if (!packing.exact()) return std::nullopt;
+  return packing;
+}
+
+// Taps first .. last, equal but for a rising displacement on the last axis, of which they cover little.
+struct Run {
+  int64_t first;
+  int64_t shift;
+  int span;
+  std::vector<int32_t> block, bit;  // one a tap; see TapRun
+};
+
+std::vector<Run> runs_of(const Packing& packing, const int32_t* offsets, int64_t taps, int64_t dim) {
   std::vector<Run> runs;
   for (int64_t k = 0; k < taps; ++k) {
     const int32_t* now = offsets + k * dim;
-    const bool goes_on = !runs.empty() && std::equal(now - dim, now - 1, now) && now[-1] < now[dim - 1];
-    if (goes_on)
-      runs.back().last = k + 1;
-    else
-      runs.push_back({k, k + 1});
+    const int32_t* start = runs.empty() ? nullptr : offsets + runs.back().first * dim;
+    const int64_t block = now[dim - 1] >> 6, from = start ? start[dim - 1] >> 6 : 0;
+    const bool goes_on = start && std::equal(now - dim, now - 1, now) && now[-1] < now[dim - 1] &&
+                         block - from < TapRun::kMaxSpan;
+    if (!goes_on) {
+      int64_t shift = block;
+      for (int64_t c = 0; c + 1 < dim; ++c) shift += static_cast<int64_t>(now[c]) * (int64_t{1} << (packing.shift[c + 1] - 6));
+      runs.push_back({k, shift, 0, {}, {}});
+    }
+    Run& run = runs.back();
+    run.block.push_back(goes_on ? static_cast<int32_t>(block - from) : 0);
+    run.bit.push_back(now[dim - 1] & 63);
+    run.span = run.block.back() + 1;
   }
   return runs;
 }
 
-// in_keys: the sorted keys of all inputs, and behind them a largest one.
-Block walk_block(const Packing& packing, const std::vector<uint64_t>& in_keys, const int32_t* outputs, int64_t begin,
-                 int64_t end, const int32_t* offsets, const std::vector<Run>& runs, int64_t taps, const int64_t* stride) {
-  const int columns = packing.columns, dim = columns - 1;
-  const int64_t rows = end - begin, range = packing.range[dim];
-  const BlockBase base(packing, outputs + begin * columns, rows, stride);
+Block walk_block(const ColumnList& inputs, const ColumnList& outputs, int64_t begin, int64_t end,
+                 const std::vector<TapRun>& runs, int64_t taps) {
+  const int64_t rows = outputs.rows(begin, end);
   Block block;
   block.counts.resize(taps);
-  block.in.reserve(4 * rows);
-  block.out.reserve(4 * rows);
-  uint64_t column[kBlock];
-  std::vector<int32_t> in, out;
-  std::vector<int64_t> count;
-  for (const Run& run : runs) {
-    const int64_t length = run.last - run.first;
-    const int32_t* steps = offsets + run.first * dim + dim - 1;
-    base.keys(offsets + run.first * dim, dim, column);
-    in.resize(length * kBlock);
-    out.resize(length * kBlock);
-    count.assign(length, 0);
-    const uint64_t* at = nullptr;
-    for (int64_t i = 0; i < rows; ++i) {
-      if (column[i] == BlockBase::kNone) continue;
-      const int64_t here = base.last()[i], lowest = std::max<int64_t>(here + steps[0], 0);
-      if (lowest > range) continue;
-      const uint64_t start = column[i] + static_cast<uint64_t>(lowest);
-      if (at == nullptr) at = std::lower_bound(in_keys.data(), in_keys.data() + in_keys.size() - 1, start);
-      while (*at < start) ++at;
-      const uint64_t* found = at;
-      for (int64_t t = 0; t < length; ++t) {
-        const uint64_t moved = static_cast<uint64_t>(here + steps[t * dim]);
-        if (moved > static_cast<uint64_t>(range)) continue;
-        const uint64_t wanted = column[i] + moved;
-        while (*found < wanted) ++found;
-        const int64_t n = t * kBlock + count[t];
-        in[n] = static_cast<int32_t>(found - in_keys.data());
-        out[n] = static_cast<int32_t>(begin + i);
-        count[t] += *found == wanted;
-      }
-    }
-    for (int64_t t = 0; t < length; ++t) {
-      block.counts[run.first + t] = count[t];
-      block.in.insert(block.in.end(), in.begin() + t * kBlock, in.begin() + t * kBlock + count[t]);
-      block.out.insert(block.out.end(), out.begin() + t * kBlock, out.begin() + t * kBlock + count[t]);
-    }
+  static thread_local Scratch<int32_t> in_memory, out_memory;
+  int32_t* in = in_memory.get(taps * rows);
+  int32_t* out = out_memory.get(taps * rows);
+  map_kernels().walk(inputs.view(), inputs.size(), outputs.view(), begin, end, runs.data(), static_cast<int>(runs.size()),
+                     rows, in, out, block.counts.data());
+  int64_t pairs = 0;
+  for (const int64_t count : block.counts) pairs += count;
+  block.in.reserve(pairs);
+  block.out.reserve(pairs);
+  for (int64_t t = 0; t < taps; ++t) {
+    block.in.insert(block.in.end(), in + t * rows, in + t * rows + block.counts[t]);
+    block.out.insert(block.out.end(), out + t * rows, out + t * rows + block.counts[t]);
   }
   return block;
 }
@@ -182,21 +248,28 @@ Map kernel_map(const std::optional<Tensor>& given_index, const Tensor& in_sites,
   const int32_t* taps_at = offsets_c.const_data_ptr<int32_t>();
 
   const int64_t probed = symmetric ? taps / 2 : taps;
-  std::vector<Block> blocks((rows + kBlock - 1) / kBlock);
-  const Packing packing(site_bounds(inputs, in_c.size(0), static_cast<int>(dim) + 1), static_cast<int>(dim) + 1);
-  if (!given_index && packing.exact()) {
-    std::vector<uint64_t> keys(in_c.size(0) + 1);
-    parallel_blocks(in_c.size(0), 1 << 15, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) keys[i] = packing.key(inputs + i * packing.columns);
-    });
-    keys.back() = ~uint64_t{0};
-    const std::vector<Run> runs = runs_of(taps_at, probed, dim);
-    parallel_blocks(rows, kBlock, [&](int64_t b, int64_t begin, int64_t end) {
-      blocks[b] = walk_block(packing, keys, outputs, begin, end, taps_at, runs, probed, stride.data());
+  std::vector<Block> blocks;
+  const int columns = static_cast<int>(dim) + 1;
+  std::optional<Packing> packing;
+  if (!given_index) packing = packing_for(inputs, in_c.size(0), outputs, rows, taps_at, taps, columns, stride.data());
+  if (packing) {
+    const ColumnList in_columns(*packing, inputs, in_c.size(0), nullptr);
+    const bool same = inputs == outputs && std::all_of(stride.begin(), stride.end(), [](int64_t s) { return s == 1; });
+    std::optional<ColumnList> moved;
+    if (!same) moved.emplace(*packing, outputs, rows, stride.data());
+    const ColumnList& out_columns = same ? in_columns : *moved;
+    const std::vector<Run> runs = runs_of(*packing, taps_at, probed, dim);
+    std::vector<TapRun> views;
+    for (const Run& run : runs)
+      views.push_back({run.shift, static_cast<int>(run.bit.size()), run.span, run.block.data(), run.bit.data()});
+    blocks.resize((out_columns.size() + kMapBlock - 1) / kMapBlock);
+    parallel_blocks(out_columns.size(), kMapBlock, [&](int64_t b, int64_t begin, int64_t end) {
+      blocks[b] = walk_block(in_columns, out_columns, begin, end, views, probed);
     });
   } else {
     const Tensor index = given_index ? *given_index : build_index(in_c).table;
     const IndexView view(index.const_data_ptr<int64_t>(), inputs);
+    blocks.resize((rows + kBlock - 1) / kBlock);
     parallel_blocks(rows, kBlock, [&](int64_t b, int64_t begin, int64_t end) {
       blocks[b] = probe_block(view, outputs, begin, end, taps_at, probed, stride.data());
     });
@@ -235,8 +308,8 @@ Map kernel_map(const std::optional<Tensor>& given_index, const Tensor& in_sites,
       from += n;
     }
     if (symmetric && taps % 2) {
-      const int64_t middle = ptr[taps / 2];
-      for (int64_t i = b * kBlock; i < std::min(rows, (b + 1) * kBlock); ++i)
+      const int64_t middle = ptr[taps / 2], count = static_cast<int64_t>(blocks.size());
+      for (int64_t i = rows * b / count; i < rows * (b + 1) / count; ++i)
         in[middle + i] = out[middle + i] = static_cast<int32_t>(i);
     }
   });

@@ -10,6 +10,7 @@ namespace {
 struct Choice {
   const KernelSet& product;
   const RowKernelSet& rows;
+  const MapKernels& maps;
   MultiplyBf16 bf16;
 };
 
@@ -23,14 +24,14 @@ Choice choose() {
   const auto take = [&](const char* name, bool there) { return there && (!wanted || std::strcmp(wanted, name) == 0); };
 #if defined(PERCEPTION_AVX512BF16)
   if (take("avx512bf16", avx512 && __builtin_cpu_supports("avx512bf16")))
-    return {kernels_avx512(), row_kernels_avx512(), multiply_avx512bf16};
+    return {kernels_avx512(), row_kernels_avx512(), map_kernels_avx512(), multiply_avx512bf16};
 #endif
-  if (take("avx512", avx512)) return {kernels_avx512(), row_kernels_avx512(), nullptr};
-  if (take("avx2", avx2)) return {kernels_avx2(), row_kernels_avx2(), nullptr};
+  if (take("avx512", avx512)) return {kernels_avx512(), row_kernels_avx512(), map_kernels_avx512(), nullptr};
+  if (take("avx2", avx2)) return {kernels_avx2(), row_kernels_avx2(), map_kernels_avx2(), nullptr};
 #endif
   STD_TORCH_CHECK(!wanted || std::strcmp(wanted, "portable") == 0, "PERCEPTION_ISA=", wanted,
                   " is not available on this processor; use avx512bf16, avx512, avx2 or portable, or unset it");
-  return {kernels_portable(), row_kernels_portable(), nullptr};
+  return {kernels_portable(), row_kernels_portable(), map_kernels_portable(), nullptr};
 }
 
 const Choice& choice() {
@@ -49,6 +50,7 @@ STABLE_TORCH_LIBRARY_IMPL(perception, CompositeExplicitAutograd, m) {
 
 const KernelSet& product_kernels() { return choice().product; }
 const RowKernelSet& row_kernels() { return choice().rows; }
+const MapKernels& map_kernels() { return choice().maps; }
 MultiplyBf16 multiply_bf16() { return choice().bf16; }
 
 }  // namespace perception

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/tensor.h"
+#include "cpu/map_kernels.h"
 #include "cpu/product_kernels.h"
 #include "cpu/row_kernels.h"
 
@@ -9,6 +10,7 @@ namespace perception {
 
 const KernelSet& product_kernels();
 const RowKernelSet& row_kernels();
+const MapKernels& map_kernels();
 
 // Null where the processor has no such dot products.
 using MultiplyBf16 = void (*)(const Product<BFloat16, float>&);
