@@ -4,6 +4,7 @@
 """
 
 from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
+from perception.nn.crf import TrilateralCRF
 from perception.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
 from perception.nn.pointwise import (
     ELU,
@@ -57,6 +58,7 @@ __all__ = [
     "SumPool",
     "SyncBatchNorm",
     "Tanh",
+    "TrilateralCRF",
     "Unpool",
     "fuse",
 ]
