@@ -6,5 +6,6 @@ the arguments that rebuild it in ``net.args``, a dictionary of JSON values.
 """
 
 from perception.models.minkunet import MinkUNet
+from perception.models.minkunet_crf import MinkUNetCRF
 
-__all__ = ["MinkUNet"]
+__all__ = ["MinkUNet", "MinkUNetCRF"]
