@@ -55,6 +55,7 @@ class SegmentationBatch:
     point_to_voxel: `[N] int64`, the row of `x` of each point.
     names: one name a scan.
     points: number of points of each scan, in order; they sum to N.
+    sites: number of sites of each scan, likewise.
     point_frames: `[N] int16`, the frame of each point, the newest the highest; None for single scans.
     """
 
@@ -64,6 +65,7 @@ class SegmentationBatch:
     point_to_voxel: torch.Tensor
     names: tuple[str, ...]
     points: tuple[int, ...]
+    sites: tuple[int, ...]
     point_frames: torch.Tensor | None = None
 
     def to(
@@ -129,6 +131,7 @@ def collate_segmentation(items: Sequence[SegmentationItem]) -> SegmentationBatch
         point_to_voxel=rows,
         names=tuple(item.name for item in items),
         points=tuple(len(item.labels) for item in items),
+        sites=tuple(len(item.encoded.coords) for item in items),
         point_frames=frames,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,10 @@ class SegmentationData(ScansModule[SegmentationItem]):
         )
         self.classes = train.classes
         self.colors: list[list[int]] = np.asarray(train.colors).tolist()
+
+    def metadata(self) -> dict[str, Any]:
+        """Colours of the classes, and what rebuilds the encoder."""
+        return {"colors": self.colors, "encoder": self.encoder.metadata()}
 
     def class_counts(self) -> NDArray[np.int64]:
         """Points of each class in each training scan."""
