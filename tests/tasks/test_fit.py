@@ -8,37 +8,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small_street import QUICK, small_scan
 
 from perception.cli.fit import bundled_configs, find_config, run
 from perception.datasets import street, street_scans
 from perception.datasets.sample import Sample
-from perception.io import PointCloud, checkpoint
+from perception.io import checkpoint
 from perception.models import MinkUNet
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-QUICK = [
-    "--model.net.channels=[4,4,6,6,4]",
-    "--data.val.streets=2",
-    "--data.test.streets=2",
-    "--data.train.streets=4",
-    "--data.batch_size=2",
-    "--data.num_workers=0",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
-]
-
-
-def small_scan(seed: int, frame: int = 0) -> Sample:
-    """Road and walls as the simulator might show them, at a hundredth of the cost."""
-    rng = np.random.default_rng(seed)
-    xy = rng.uniform(-20, 20, (1500, 2))
-    wall = np.abs(xy[:, 1]) > 10
-    points = np.c_[xy, np.where(wall, rng.uniform(0, 5, 1500), 0) - 1.7].astype(np.float32)
-    intensity = {"intensity": rng.random(1500, dtype=np.float32)}
-    labels = np.where(wall, street.CLASSES.index("building"), 0).astype(np.uint8)
-    return Sample(PointCloud(points, intensity), labels, name=f"{seed:08d}")
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +135,8 @@ def test_other_verbs_read_the_checkpoint(tmp_path: Path, verb: str) -> None:
         assert [file.stem for file in files] == [
             f"{street_scans.TEST_SEED + i:08d}" for i in (0, 1)
         ]
-        assert np.fromfile(files[0], np.uint32).shape == (1500,)
+        points = len(small_scan(street_scans.TEST_SEED).cloud)
+        assert np.fromfile(files[0], np.uint32).shape == (points,)
 
 
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
