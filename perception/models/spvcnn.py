@@ -13,7 +13,7 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
-from perception.models.minkunet import Kernel, MinkUNet
+from perception.models.minkunet import Block, Kernel, MinkUNet
 from perception.nn import BatchNorm, Dropout
 from perception.sparse import SparseTensor, devoxelize
 from perception.sparse.ops import group_by, segment_sum
@@ -47,8 +47,8 @@ class SPVCNN(MinkUNet):
     Args:
         in_channels: features of a site.
         num_classes: scores of a site or point.
-        dim, channels, width, stride, kernel: as `MinkUNet`, whose layers of depth 42 these are, by
-            the same names; at least two stages. 21.8 M parameters at full width.
+        dim, channels, width, stride, kernel, block: as `MinkUNet`, whose layers of depth 42 these
+            are, by the same names; at least two stages. 21.8 M parameters at full width.
         dropout: share of the voxels' features that is cut after the second and third meeting.
         needs_points: trained on the points of the cloud: whoever has them should give them.
 
@@ -69,6 +69,7 @@ class SPVCNN(MinkUNet):
         width: float = 1.0,
         stride: int | Sequence[int] = 2,
         kernel: Kernel = "cube",
+        block: Block = "residual",
         dropout: float = 0.3,
         needs_points: bool = False,
     ) -> None:
@@ -81,6 +82,7 @@ class SPVCNN(MinkUNet):
             width=width,
             stride=stride,
             kernel=kernel,
+            block=block,
         )
         widths = self.args["channels"]
         stages = len(widths) // 2

@@ -4,6 +4,7 @@
 """
 
 from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
+from perception.nn.convnext import ConvNeXtBlock, GlobalResponseNorm
 from perception.nn.crf import TrilateralCRF
 from perception.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
 from perception.nn.pointwise import (
@@ -33,10 +34,12 @@ __all__ = [
     "AvgPool",
     "BatchNorm",
     "Conv",
+    "ConvNeXtBlock",
     "ConvTranspose",
     "Dropout",
     "GenerativeConvTranspose",
     "GlobalPool",
+    "GlobalResponseNorm",
     "GroupNorm",
     "Hardswish",
     "InstanceNorm",
