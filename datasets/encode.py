@@ -148,6 +148,17 @@ class Encoder:
         voxels = voxelize(torch.from_numpy(places), size, features=torch.from_numpy(features))
         return Encoded(voxels.coords, voxels.features, voxels.point_to_voxel)
 
+    def positions(self, cloud: PointCloud) -> torch.Tensor:
+        """Where the points of `cloud` are among its sites, `[N, D] float32`: in voxels, the time in steps.
+
+        A point lies in the site that is the floor of its position, in the middle at 0.5.
+        """
+        places = cloud.points / np.array(self.edges, np.float32)
+        if self.time is not None:
+            middle = self._times(cloud).astype(np.float32) + np.float32(0.5)
+            places = np.concatenate([places, middle[:, None]], axis=1)
+        return torch.from_numpy(places)
+
     def _times(self, cloud: PointCloud) -> NDArray[np.integer]:
         name = "frame" if self.time == "frame" else "age"
         if name not in cloud.attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +41,9 @@ class Segmentation(LightningModule):
 
     Args:
         net: `SparseTensor [N, C_in]` to `SparseTensor [N, len(class_names)]` on the same sites;
-            keeps the arguments that rebuild it in `net.args`.
+            keeps the arguments that rebuild it in `net.args`. One with `net.needs_points` is also
+            given the positions and sites of the points and scores these (`perception.models.SPVCNN`):
+            the loss and the training IoU are then those of the points.
         class_names: names of the classes, in the order of their numbers.
         optimizer: makes the optimizer of the parameters.
         scheduler: makes the learning-rate schedule of the optimizer and the number of training
@@ -158,9 +160,9 @@ class Segmentation(LightningModule):
 
     def training_step(self, batch: SegmentationBatch, batch_idx: int) -> torch.Tensor:
         """Loss of a batch of scans, see `SegmentationLoss.forward` for several processes."""
-        scores = self(batch.x).features
-        loss: torch.Tensor = self.loss(scores, batch.labels, batch.sites, shared=True)
-        self._iou("train").update(scores.detach().argmax(dim=1), batch.labels)
+        scored = self._scored(batch)
+        loss: torch.Tensor = self.loss(scored.scores, scored.labels, scored.parts, shared=True)
+        self._iou("train").update(scored.scores.detach().argmax(dim=1), scored.labels)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.names), sync_dist=True)
         return loss
 
@@ -189,7 +191,7 @@ class Segmentation(LightningModule):
     def predict_step(self, batch: SegmentationBatch, batch_idx: int) -> dict[str, np.ndarray]:
         """Classes of the points, `[N] uint8`, by the name of the scan."""
         rows, points = _newest(batch)
-        labels = self(batch.x).features.argmax(dim=1)[batch.point_to_voxel[rows]]
+        labels = self._scored(batch).of_points(rows)
         parts = labels.to(torch.uint8).cpu().split(points)
         return {name: part.numpy() for name, part in zip(batch.names, parts, strict=True)}
 
@@ -217,13 +219,23 @@ class Segmentation(LightningModule):
         assert isinstance(metric, SegmentationIoU)
         return metric
 
+    def _scored(self, batch: SegmentationBatch) -> _Scored:
+        if not getattr(self.net, "needs_points", False):
+            scores = self(batch.x).features
+            return _Scored(scores, batch.labels, batch.sites, batch.point_to_voxel)
+        if batch.point_positions is None:
+            raise ValueError(
+                f"{type(self.net).__name__} needs points and the data give none; set data.points to true"
+            )
+        scores = self.net(batch.x, batch.point_positions, batch.point_to_voxel)
+        return _Scored(scores, batch.point_labels, batch.points, None)
+
     def _evaluate(self, split: str, batch: SegmentationBatch) -> None:
-        scores = self(batch.x).features
-        loss = self.loss(scores, batch.labels, batch.sites)
+        scored = self._scored(batch)
+        loss = self.loss(scored.scores, scored.labels, scored.parts)
         self.log(f"{split}/loss", loss, batch_size=len(batch.names), sync_dist=True)
         rows, _ = _newest(batch)
-        labels = scores.argmax(dim=1)[batch.point_to_voxel[rows]]
-        self._iou(split).update(labels, batch.point_labels[rows])
+        self._iou(split).update(scored.of_points(rows), batch.point_labels[rows])
 
     def _report(self, split: str) -> None:
         metric = self._iou(split)
@@ -237,6 +249,27 @@ class Segmentation(LightningModule):
             if not value.isnan():
                 self.log(f"{split}/iou/{name}", value, sync_dist=True)
         self.print(f"\n{result.table(self.class_names)}")
+
+
+class _Scored(NamedTuple):
+    """What the network says of a batch.
+
+    Attributes:
+        scores: ``[M, C]`` of its sites, or of its points.
+        labels: ``[M]``.
+        parts: rows of each scan.
+        point_rows: ``[N] int64``, the row of each point; None where the rows are the points.
+    """
+
+    scores: torch.Tensor
+    labels: torch.Tensor
+    parts: tuple[int, ...]
+    point_rows: torch.Tensor | None
+
+    def of_points(self, which: torch.Tensor | slice) -> torch.Tensor:
+        """Classes of some of the points."""
+        best = self.scores.argmax(dim=1)
+        return best[which] if self.point_rows is None else best[self.point_rows[which]]
 
 
 def _newest(batch: SegmentationBatch) -> tuple[torch.Tensor | slice, list[int]]:
