@@ -89,7 +89,7 @@ def _parking_lane(f: Frontage) -> None:
     while along < f.x + 8.0:
         if r.random() < style.parked:
             chance = r.random()
-            build = ve.car if chance < 0.9 else ve.truck if chance < 0.96 else ve.trailer
+            build = ve.car if chance < 0.84 else ve.truck if chance < 0.95 else ve.trailer
             vehicle = build(r)
             if vehicle.size is not None and vehicle.size[0] < 7.0:
                 turn = (0.0 if r.random() < 0.9 else math.pi) + r.gauss(0.0, 0.02)

@@ -18,6 +18,8 @@ __all__ = ["building", "fence", "house", "shed", "wall"]
 
 def fence(r: Random, length: float) -> Item:
     """A wooden or metal fence or a wire mesh with posts, along x."""
+    if r.random() < 0.22:
+        return _rails(r, length)
     height = r.uniform(0.8, 1.9)
     if r.random() < 0.35:
         rows = [
@@ -42,6 +44,22 @@ def fence(r: Random, length: float) -> Item:
         gain=r.uniform(0.7, 1.4),
     )
     return Item([row], None, k.FENCE)
+
+
+def _rails(r: Random, length: float) -> Item:
+    """Posts, thick or thin, and between them no rail, or one to three."""
+    height, count = r.uniform(0.5, 1.3), r.choice((0, 1, 1, 2, 2, 3))
+    thick, material, gain = r.uniform(0.03, 0.1), r.choice((m.WOOD, m.METAL)), r.uniform(0.7, 1.3)
+    posts = max(int(length / r.uniform(1.2, 2.8)), 1)
+    rows = [
+        cylinder(k.FENCE, material, (x, 0.0, -0.2), (x, 0.0, height), thick, gain=gain)
+        for x in (-0.5 * length + length * i / posts for i in range(posts + 1))
+    ]
+    half, rail = 0.5 * length, r.uniform(0.04, 0.16)
+    for i in range(count):
+        z = height * (1.0 - 0.35 * i) - 0.03
+        rows.append(box(k.FENCE, material, (-half, half), 0.05, (z - rail, z), gain=gain))
+    return Item(rows, None, k.FENCE)
 
 
 def wall(r: Random, length: float) -> Item:

@@ -24,11 +24,13 @@ def _trunk(
     rows: list[Row] = []
 
     def limb(start: tuple[float, float, float], end: tuple[float, float, float], r0: float) -> None:
-        # Two pieces, the upper one thinner.
-        mid = tuple(0.5 * (a + b) + r.gauss(0.0, 0.04) for a, b in zip(start, end, strict=True))
-        middle = (mid[0], mid[1], 0.5 * (start[2] + end[2]))
-        rows.append(cylinder(k.TRUNK, m.BARK, start, middle, r0, gain=bark))
-        rows.append(cylinder(k.TRUNK, m.BARK, middle, end, 0.8 * r0, gain=bark))
+        # Real labels call the stem a trunk up to the crown, and what is in the crown vegetation.
+        leafy = min(max(clear + 0.3, start[2] + 0.2), end[2] - 0.1)
+        f = (leafy - start[2]) / (end[2] - start[2])
+        middle = tuple(a + f * (b - a) for a, b in zip(start, end, strict=True))
+        bend = (middle[0] + r.gauss(0.0, 0.03), middle[1] + r.gauss(0.0, 0.03), leafy)
+        rows.append(cylinder(k.TRUNK, m.BARK, start, bend, r0, gain=bark))
+        rows.append(cylinder(k.VEGETATION, m.BARK, bend, end, 0.8 * r0, gain=bark))
 
     top = min(clear + 2.0, 0.8 * height)
     form = r.random()
@@ -83,7 +85,7 @@ def _bare(
 def tree(r: Random, size: float = 1.0, low: float | None = None, bare: bool = False) -> Item:
     """A tree: a trunk and a crown of leafy clumps, or in winter its branches; or a conifer.
     The crown begins ``low`` metres above the ground (by default where it likes)."""
-    radius = size * r.choice((r.uniform(0.05, 0.16), r.uniform(0.12, 0.25), r.uniform(0.18, 0.45)))
+    radius = size * r.choice((r.uniform(0.07, 0.16), r.uniform(0.12, 0.25), r.uniform(0.18, 0.45)))
     clear = low
     if clear is None:
         clear = (
