@@ -181,7 +181,9 @@ def cast(
                         label, who = int(last_label[b]), int(last_instance[b])
                 last[b, 0], last_label[b], last_instance[b] = own
                 last[b, 1], last[b, 2], last[b, 3] = cx, cy, cz
-            best += biases[b] + noise * _gauss(state) + materials[material, 3] * (random01(state) - 0.5)
+            best += (
+                biases[b] + noise * _gauss(state) + materials[material, 3] * (random01(state) - 0.5)
+            )
         else:
             last[b, 0] = MISS
         if wet > 0.0 and back:
