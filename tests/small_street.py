@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from pytorch_lightning import Callback
 
 from perception.datasets import street, street_scans
 from perception.datasets.sample import Sample
@@ -44,6 +46,18 @@ def small_scan(seed: int, frame: int = 0, **options: Any) -> Sample:
     return Sample(PointCloud(points, intensity), labels, name=f"{seed:08d}", pose=np.eye(4))
 
 
+class Watch(Callback):
+    """Notes the network's state after every step of the last training that it was in."""
+
+    states: ClassVar[list[dict[str, torch.Tensor]]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step == 1:
+            self.states.clear()
+        state = pl_module.net.state_dict()
+        self.states.append({name: value.double() for name, value in state.items()})
+
+
 def die(when: str) -> None:
     """Has this process killed, as the operating system does it, at the named moment."""
     from perception.tasks import Segmentation, WholeCheckpoints
@@ -67,8 +81,6 @@ def die(when: str) -> None:
         rename = os.replace
 
         def replace(source: Any, target: Any) -> None:
-            import torch
-
             state = torch.load(source, weights_only=True)
             if state["global_step"] == int(count):
                 with open(source, "r+b") as file:

@@ -83,8 +83,12 @@ def test_resume_continues_where_the_last_checkpoint_ended(
     assert second == list(range(first[0] + 4, first[0] + 8))  # streets go on, none comes twice
 
 
-def test_a_training_killed_at_any_step_ends_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("net", ["MinkUNet", "SPVCNN"])  # without and with random numbers
+def test_a_training_resumed_at_any_step_ends_with_the_same_weights(
+    tmp_path: Path, net: str
+) -> None:
     keep = [
+        f"--model.net=perception.models.{net}",
         "--trainer.max_steps=6",  # epochs of four: within the first, at its end, in the second
         "--data.batch_size=1",
         "--data.num_workers=1",
