@@ -1,0 +1,175 @@
+"""A network with its precision and its memory: probabilities of sites, in tiles where need be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from perception.datasets.encode import Encoded, Encoder
+from perception.inference.memory import bytes_per_site, free_memory, rough_bytes_per_site
+from perception.inference.prediction import Scored
+from perception.inference.tiles import Context, TooLittleMemory, context_of, tiling
+from perception.sparse import SparseTensor
+
+__all__ = ["PRECISIONS", "Precision", "Runner", "check_options"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+SHARE = 0.5
+"""The part of the free memory that is counted on: workspace of the products, and other programs."""
+PROBE = 20_000
+"""Sites on which the memory of a network is measured."""
+
+
+def check_options(precision: str, memory: int | None) -> None:
+    """Raises ValueError where a `Runner` would."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is unknown; use {', '.join(PRECISIONS)}")
+    if memory is not None and memory <= 0:
+        raise ValueError(f"memory={memory} bytes; give a positive number, or None for what is free")
+
+
+class Runner:
+    """Applies a network to sites.
+
+    Args:
+        net: in evaluation mode, on `device`.
+        encoder: whose sites and features it takes.
+        precision: of the products; sums, statistics and probabilities stay float32.
+        memory: bytes that a run may take; None for half of what is free when it begins.
+
+    Raises:
+        ValueError: an unknown precision, or a memory that is not positive.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        encoder: Encoder,
+        device: torch.device,
+        precision: Precision = "float32",
+        memory: int | None = None,
+    ) -> None:
+        check_options(precision, memory)
+        self.net, self.encoder, self.device = net, encoder, device
+        self.precision, self.memory = precision, memory
+        self._bytes: float | None = None
+        self._context: Context | None = None
+
+    def __call__(
+        self,
+        encoded: Encoded,
+        start: float,
+        *,
+        frames: int = 1,
+        instead: Callable[[SparseTensor], SparseTensor] | None = None,
+    ) -> Scored:
+        """Probabilities of sites.
+
+        Args:
+            start: when encoding began, on the clock of ``time.perf_counter``.
+            frames: scans in them.
+            instead: called on all sites at once in the network's stead.
+
+        Raises:
+            TooLittleMemory: a single coarsest voxel of the network does not fit.
+        """
+        coded = time.perf_counter()
+        tiles, overlap, context = 1, 0.0, None
+        with torch.inference_mode(), self._cast():
+            limit = self._limit(encoded) if instead is None else len(encoded.coords)
+            if len(encoded.coords) <= limit:
+                scores = self._probabilities(encoded.features, encoded.coords, instead)
+            else:
+                scores, tiles, overlap, context = self._by_tiles(encoded, limit)
+        ended = time.perf_counter()
+        rows = encoded.point_to_voxel.to(scores.device)
+        return Scored(scores, rows, frames, tiles, overlap, context, coded - start, ended - coded)
+
+    @property
+    def context(self) -> Context:
+        """What the network sees around a site."""
+        if self._context is None:
+            encoder = self.encoder
+            self._context = context_of(self.net, encoder.channels, encoder.dim, self.device)
+        return self._context
+
+    def _cast(self) -> AbstractContextManager:
+        dtype = PRECISIONS[self.precision]
+        # Float32 is torch's default, and a caller's autocast stays what it is.
+        enabled = dtype != torch.float32 or torch.is_autocast_enabled(self.device.type)
+        if dtype == torch.float32:
+            dtype = torch.get_autocast_dtype(self.device.type)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
+
+    def _probabilities(
+        self,
+        features: torch.Tensor,
+        coords: torch.Tensor,
+        instead: Callable[[SparseTensor], SparseTensor] | None = None,
+    ) -> torch.Tensor:
+        x = SparseTensor(features.to(self.device), coords.to(self.device))
+        return (instead or self.net)(x).features.float().softmax(dim=1)
+
+    def _limit(self, encoded: Encoded) -> int:
+        """Sites that fit into the memory at once."""
+        count = len(encoded.coords)
+        free = free_memory(self.device) if self.memory is None else self.memory
+        if free is None:
+            return count
+        room = free * SHARE if self.memory is None else free
+        if self._bytes is None:
+            if count * rough_bytes_per_site(self.net) <= room:
+                return count
+            # Neighbouring rows are neighbours in space: a slab, as dense as the cloud.
+            first = max(count - PROBE, 0) // 2
+            some = slice(first, first + PROBE)
+            x = SparseTensor(
+                encoded.features[some].to(self.device), encoded.coords[some].to(self.device)
+            )
+            self._bytes = bytes_per_site(self.net, x)
+        return int(room / max(self._bytes, 1.0))
+
+    def _by_tiles(
+        self, encoded: Encoded, limit: int
+    ) -> tuple[torch.Tensor, int, float, float | None]:
+        """Probabilities ``[M, C]`` on the CPU, tiles, overlap and context in metres."""
+        context = self.context
+        coords = encoded.coords[:, 1:].numpy()
+        try:
+            plan = tiling(coords, limit, context)
+        except TooLittleMemory as error:
+            raise TooLittleMemory(f"{error} ({self._told(limit)})") from None
+        scores: torch.Tensor | None = None
+        for tile in plan.tiles:
+            rows = torch.from_numpy(tile.rows)
+            part = self._probabilities(encoded.features[rows], encoded.coords[rows]).cpu()
+            if scores is None:
+                scores = part.new_empty(len(coords), part.shape[1])
+            core = torch.from_numpy(tile.core)
+            scores[rows[core]] = part[core]
+        assert scores is not None
+        edges = np.array(self.encoder.edges)
+        overlap = np.array(plan.overlap[:3])
+        if context.reach is None:
+            return scores, len(plan.tiles), float((overlap * edges).min()), None
+        reach = np.array(context.reach[:3])
+        # Where tiles are as long as the cloud, nothing is missing.
+        overlap = np.where(overlap >= np.ptp(coords[:, :3], axis=0), reach, overlap)
+        metres = np.minimum(overlap, reach) * edges
+        return scores, len(plan.tiles), float(metres.min()), float((reach * edges).max())
+
+    def _told(self, limit: int) -> str:
+        size = (self._bytes or 0) * limit / 1e9
+        return f"{size:.3g} GB at {self._bytes or 0:.0f} bytes a site"
