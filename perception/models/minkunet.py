@@ -29,7 +29,7 @@ from perception.nn import (
 from perception.nn.sequential import run_layers
 from perception.sparse import SparseTensor, cat
 
-Kernel = Literal["cube", "cross", "hybrid"]
+Kernel = Literal["cube", "cross", "hybrid", "causal"]
 Block = Literal["residual", "convnext"]
 
 
@@ -151,7 +151,8 @@ class MinkUNet(nn.Module):
         stride: kernel and stride of a stage, an integer or one an axis. `(2, 2, 2, 1)` keeps the
             time axis of a 4D network at full rate, as published; the stem is then one frame wide.
         kernel: taps of the 3-wide convolutions in the blocks and of the stem: "cube", "cross", or
-            "hybrid" (cube over space, cross over the last axis).
+            "hybrid" (cube over space, cross over the last axis), or "causal" (hybrid without a look
+            ahead in time: with a stride of 1 along time, a running sequence costs a frame a frame).
         block: "residual" (two convolutions, or a bottleneck), or "convnext": `ConvNeXtBlock` with a
             depthwise convolution 5 wide; depth 50 has bottlenecks only.
 
