@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,9 @@ class _Cells(NamedTuple):
 
     Attributes:
         sites: of the cells, in lexicographic order.
-        of_site: ``[N] int32``, the cell of each site.
+        of_site: ``[N] int64``, the cell of each site.
         members, ptr: ``[N] int32, [M + 1] int64``: the sites of each cell.
         counts: ``[M, 1]``, how many these are.
-        every: ``[N + 1] int64``, 0 .. N.
     """
 
     sites: Sites
@@ -35,7 +34,6 @@ class _Cells(NamedTuple):
     members: Tensor
     ptr: Tensor
     counts: Tensor
-    every: Tensor
 
 
 class TrilateralCRF(nn.Module):
@@ -147,15 +145,15 @@ class TrilateralCRF(nn.Module):
         unary = scores.features
         if torch.is_autocast_enabled(scores.device.type) and unary.dtype != torch.float64:
             unary = unary.float()
-        others = (cells.counts - 1).clamp(min=1)[cells.of_site.long()].to(unary.dtype)
+        others = (cells.counts - 1).clamp(min=1)[cells.of_site].to(unary.dtype)
         counts = cells.counts.to(unary.dtype)
         out = unary
         for _ in range(self.iterations):
-            belief = out.softmax(dim=1).to(unary.dtype)
-            total = segment_sum(belief, cells.members, cells.ptr)
+            belief = _softmax(out)
+            total = _Collect.apply(belief, cells)
             mean = SparseTensor._make(total / counts, cells.sites, ())
-            beside = (_spread(total, cells) - belief) / others
-            message = _spread(self.between(mean).features, cells)
+            beside = (_Spread.apply(total, cells) - belief) / others
+            message = _Spread.apply(self.between(mean).features, cells)
             out = unary + message.to(unary.dtype) + (beside @ self.within).to(unary.dtype)
         return scores.replace(out)
 
@@ -186,8 +184,7 @@ class TrilateralCRF(nn.Module):
             torch.cat([scores.coords[:, :1], cell.int()], 1)
         )
         sites = Sites(coords, (1,) * axes, scores.batch_size, is_sorted=True)
-        every = torch.arange(count + 1, device=coords.device)
-        return _Cells(sites, of_site.int(), members, ptr, ptr.diff()[:, None], every)
+        return _Cells(sites, of_site, members, ptr, ptr.diff()[:, None])
 
     def extra_repr(self) -> str:
         return (
@@ -207,6 +204,33 @@ def _neighbours(axes: int, kernel: str) -> Tensor:
     return offsets[(offsets != 0).any(1)]
 
 
-def _spread(of_cells: Tensor, cells: _Cells) -> Tensor:
-    """``of_cells[cell of each site]``, with a gradient that sums in a fixed order."""
-    return segment_sum(of_cells, cells.of_site, cells.every)
+def _softmax(scores: Tensor) -> Tensor:
+    # torch.softmax over so few channels takes six times as long on a CPU.
+    e = (scores - scores.detach().amax(1, keepdim=True)).exp()
+    return e / e.sum(1, keepdim=True)
+
+
+class _Collect(torch.autograd.Function):
+    """The sum over the sites of each cell, ``[N, C] -> [M, C]``, in a fixed order."""
+
+    @staticmethod
+    def forward(ctx: Any, of_sites: Tensor, cells: _Cells) -> Tensor:
+        ctx.cells = cells
+        return segment_sum(of_sites, cells.members, cells.ptr)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Spread.apply(grad, ctx.cells), None
+
+
+class _Spread(torch.autograd.Function):
+    """The value of each site's cell, ``[M, C] -> [N, C]``: the adjoint of `_Collect`."""
+
+    @staticmethod
+    def forward(ctx: Any, of_cells: Tensor, cells: _Cells) -> Tensor:
+        ctx.cells = cells
+        return of_cells.index_select(0, cells.of_site)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Collect.apply(grad, ctx.cells), None

@@ -130,6 +130,7 @@ def test_gradients(sigma_space: float) -> None:
     u = scores.features.clone().requires_grad_()
     inputs = (u, crf.between.weight, crf.within)
     assert torch.autograd.gradcheck(run, inputs, atol=1e-7)
+    assert torch.autograd.gradgradcheck(run, inputs, atol=1e-6, fast_mode=True)
 
 
 def test_starts_as_smoothing_that_cleans_a_noisy_labelling() -> None:
