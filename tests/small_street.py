@@ -33,7 +33,17 @@ QUICK = [
 ]
 
 
-def small_scan(seed: int, frame: int = 0, **options: Any) -> Sample:
+class SmallStreet:
+    """Stands for `perception.datasets.street.Street`."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def scan(self, frame: int, **options: Any) -> Sample:
+        return small_scan(10 * self.seed + frame, **options)
+
+
+def small_scan(seed: int, **options: Any) -> Sample:
     """Road and walls as the simulator might show them, at a hundredth of the cost."""
     rng = np.random.default_rng(seed)
     count = 1200 + seed % 3 * 150

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from small_street import QUICK, small_scan
+from small_street import QUICK, SmallStreet, small_scan
 
 from perception.cli.fit import bundled_configs, find_config, run
 from perception.datasets import street, street_scans
@@ -24,11 +25,12 @@ def small_street(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Replaces the simulator; collects the seeds asked for."""
     seeds: list[int] = []
 
-    def scan(seed: int) -> Sample:
+    def scan(seed: int, **options: Any) -> Sample:
         seeds.append(seed)
-        return small_scan(seed)
+        return small_scan(seed, **options)
 
     monkeypatch.setattr(street_scans.street, "scan", scan)
+    monkeypatch.setattr(street_scans, "_street", SmallStreet)
     return seeds
 
 
@@ -181,4 +183,5 @@ def test_a_file_comes_before_a_bundled_name(
 def test_every_configuration_of_the_street_trains(tmp_path: Path, name: str) -> None:
     options = [f"--trainer.default_root_dir={tmp_path}", *QUICK, "--trainer.fast_dev_run=1"]
     options.remove("--model.net.channels=[4,4,6,6,4]")
-    assert run(["fit", "--config", name, *options, "--model.net.width=0.125"]) == 0
+    coarse = ["--model.net.width=0.125", "--data.voxel_size=0.5"]
+    assert run(["fit", "--config", name, *options, *coarse]) == 0
