@@ -31,6 +31,7 @@ class SparseSyncBatchNorm(TorchSyncBatchNorm):
         """Makes plain layers of them again."""
         for module in model.modules():
             if type(module) is SyncBatchNorm:
-                module.__class__ = BatchNorm  # which differs in nothing but the computation
+                # They differ in nothing but the computation.
+                module.__class__ = BatchNorm  # type: ignore[assignment]
         reverted: nn.Module = super().revert(model)
         return reverted

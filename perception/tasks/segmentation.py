@@ -125,7 +125,7 @@ class Segmentation(LightningModule):
         # The trainer's own would turn the layers for sparse tensors into ones for dense tensors.
         strategy = self.trainer.strategy
         if type(getattr(strategy, "_layer_sync", None)) is TorchSyncBatchNorm:
-            strategy._layer_sync = SparseSyncBatchNorm()
+            strategy._layer_sync = SparseSyncBatchNorm()  # type: ignore[attr-defined]
 
     def metadata(self) -> dict[str, Any]:
         """JSON values that describe the task and rebuild the network in a model file."""
