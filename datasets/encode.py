@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -31,11 +31,14 @@ class Encoded:
         lexicographic order.
     features: `[M, C] float32`, the mean over the points of a site.
     point_to_voxel: `[N] int64`, the row of each point's site.
+    positions: `[N, 3]` or `[N, 4]` floating, where the points are among the sites (`Encoder.positions`);
+        None where nobody asked.
     """
 
     coords: torch.Tensor
     features: torch.Tensor
     point_to_voxel: torch.Tensor
+    positions: torch.Tensor | None = None
 
 
 class Encoder:
@@ -136,7 +139,9 @@ class Encoder:
         """Sites and features of `cloud`."""
         return self._voxels(cloud, cloud.points, None if self.time is None else self._times(cloud))
 
-    def placed(self, cloud: PointCloud, motion: NDArray[np.float64]) -> Encoded:
+    def placed(
+        self, cloud: PointCloud, motion: NDArray[np.float64], *, positions: bool = False
+    ) -> Encoded:
         """Sites and features of one scan on a lattice that is not its sensor's.
 
         Sites and the feature "offset" are those of the points on the lattice; "z", "height" and
@@ -145,6 +150,7 @@ class Encoder:
         Args:
             cloud: a scan in its sensor's frame.
             motion: ``[4, 4]``, lattice_from_sensor.
+            positions: give those as well, in space alone.
 
         Returns:
             With `time`, all sites at time 0.
@@ -152,7 +158,10 @@ class Encoder:
         # In float64: sites far from the lattice's zero keep their place to the micrometre.
         places = cloud.points.astype(np.float64) @ motion[:3, :3].T + motion[:3, 3]
         still = None if self.time is None else np.zeros(len(cloud), np.int64)
-        return self._voxels(cloud, places, still)
+        encoded = self._voxels(cloud, places, still)
+        if not positions:
+            return encoded
+        return replace(encoded, positions=torch.from_numpy(places / np.array(self.edges)))
 
     @property
     def age_channel(self) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,10 @@ class Pipeline:
 
         def run(turn: Variant) -> Scored:
             start = time.perf_counter()
-            encoded = self.encoder(turn(seen))
+            copy = turn(seen)
+            encoded = self.encoder(copy)
+            if self.runner.needs_points:
+                encoded = replace(encoded, positions=self.encoder.positions(copy))
             if turn.plain and len(cloud) > 1000 and len(encoded.coords) > ALONE * len(cloud):
                 warnings.warn(
                     f"nearly every point is alone in its {self.encoder.voxel_size:g} m voxel: the cloud "
@@ -142,7 +146,7 @@ class Pipeline:
                     "expect poor labels",
                     stacklevel=4,
                 )
-            return self.runner(encoded, start, frames=frames)
+            return self.runner(encoded, len(cloud), start, frames=frames)
 
         return self.labelled(cloud, map(run, turns), source=name, seconds={"read": took})
 
@@ -184,7 +188,7 @@ class Pipeline:
 
         def run(turn: Variant) -> Scored:
             start = time.perf_counter()
-            lattice = Lattice(self.encoder, place, turn.motion())
+            lattice = Lattice(self.encoder, place, turn.motion(), self.runner.needs_points)
             frames = [
                 lattice.frame(
                     sample.cloud, pose, sample.cloud.time if sample.time is None else sample.time
@@ -194,7 +198,7 @@ class Pipeline:
             first = (self.frames or len(samples)) - len(samples)
             numbers = range(first, first + len(samples))
             encoded = joined(frames, numbers, self.encoder, period=0.1 * self.frame_step)
-            return self.runner(encoded, start, frames=len(samples))
+            return self.runner(encoded, len(newest.cloud), start, frames=len(samples))
 
         return self.labelled(newest.cloud, map(run, turns), source=newest.name)
 
@@ -259,7 +263,7 @@ class Pipeline:
             scores.cpu().numpy(),
             self.names,
             self.colors,
-            voxels=len(first.scores),
+            voxels=first.sites,
             seconds=took,
             model=self.name,
             source=source,

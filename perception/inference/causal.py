@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,16 +54,17 @@ class FrameByFrame:
         shared = {id(t): t for t in (*net.parameters(), *net.buffers())}
         self.net = _within_frames(copy.deepcopy(net, shared), self._now)
 
-    def __call__(self, x: SparseTensor, number: int, memory: Memory) -> SparseTensor:
+    def __call__(self, x: SparseTensor, number: int, memory: Memory, *points: Tensor) -> Any:
         """The network's result on frame `number`, later than all that `memory` knows.
 
         Args:
             x: sites ``(batch, x, y, z)``.
             memory: of the frames before; gains this one.
+            points: what the network takes beside the sites, if anything.
         """
         run = self._now.run = _Run(number, memory)
         try:
-            result: SparseTensor = self.net(x)
+            result = self.net(x, *points)
         finally:
             self._now.run = None
         # Only now: a run that failed leaves the memory as it was.

@@ -11,8 +11,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from perception.sparse import SparseTensor
-
 __all__ = ["LiveBytes", "free_memory", "rough_bytes_per_site"]
 
 _CGROUPS = (
@@ -89,10 +87,3 @@ class LiveBytes(TorchDispatchMode):
         self._alive[key] = weakref.ref(storage, gone)
         self._now += size
         self.peak = max(self.peak, self._now)
-
-
-def bytes_per_site(net: nn.Module, x: SparseTensor) -> float:
-    """Bytes a site that `net` has alive at once at most, measured on `x`."""
-    with torch.inference_mode(), LiveBytes() as live:
-        net(x)
-    return live.peak / max(x.num_sites, 1)

@@ -84,14 +84,16 @@ class Scored:
     """What one run of the network says about a cloud.
 
     Attributes:
-        scores: ``[M, C] float32``, probabilities of the sites.
-        rows: ``[N] int64``, the site of each point.
+        scores: ``[M, C] float32``, probabilities of the sites, or of points.
+        rows: ``[N] int64``, the row of each point.
+        sites: how many the network was given.
         frames, tiles, overlap, context: as in `Method`.
         encode, network: seconds.
     """
 
     scores: torch.Tensor
     rows: torch.Tensor
+    sites: int
     frames: int
     tiles: int
     overlap: float

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from perception.datasets.encode import Encoded, Encoder
-from perception.inference.memory import bytes_per_site, free_memory, rough_bytes_per_site
+from perception.inference.memory import LiveBytes, free_memory, rough_bytes_per_site
 from perception.inference.prediction import Scored
 from perception.inference.tiles import Context, TooLittleMemory, context_of, tiling
 from perception.sparse import SparseTensor
@@ -20,6 +21,8 @@ from perception.sparse import SparseTensor
 __all__ = ["PRECISIONS", "Precision", "Runner", "check_options"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Network = Callable[..., Any]
+"""Sites to scores of sites; or sites, positions and rows of points to scores of points."""
 PRECISIONS: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -67,19 +70,27 @@ class Runner:
         self._bytes: float | None = None
         self._context: Context | None = None
 
+    @property
+    def needs_points(self) -> bool:
+        """Whether the network takes points beside sites, and scores these."""
+        return bool(getattr(self.net, "needs_points", False))
+
     def __call__(
         self,
         encoded: Encoded,
+        points: int,
         start: float,
         *,
         frames: int = 1,
-        instead: Callable[[SparseTensor], SparseTensor] | None = None,
+        instead: Network | None = None,
     ) -> Scored:
-        """Probabilities of sites.
+        """Probabilities of the last points of a cloud.
 
         Args:
+            encoded: with positions where the network needs points.
+            points: how many of them are asked for.
             start: when encoding began, on the clock of ``time.perf_counter``.
-            frames: scans in them.
+            frames: scans in `encoded`.
             instead: called on all sites at once in the network's stead.
 
         Raises:
@@ -90,12 +101,24 @@ class Runner:
         with torch.inference_mode(), self._cast():
             limit = self._limit(encoded) if instead is None else len(encoded.coords)
             if len(encoded.coords) <= limit:
-                scores = self._probabilities(encoded.features, encoded.coords, instead)
+                scores = self._probabilities(encoded, instead or self.net)
             else:
                 scores, tiles, overlap, context = self._by_tiles(encoded, limit)
         ended = time.perf_counter()
-        rows = encoded.point_to_voxel.to(scores.device)
-        return Scored(scores, rows, frames, tiles, overlap, context, coded - start, ended - coded)
+        rows = encoded.point_to_voxel[-points:].to(scores.device)
+        if self.needs_points:
+            rows = torch.arange(len(scores) - points, len(scores), device=scores.device)
+        return Scored(
+            scores,
+            rows,
+            sites=len(encoded.coords),
+            frames=frames,
+            tiles=tiles,
+            overlap=overlap,
+            context=context,
+            encode=coded - start,
+            network=ended - coded,
+        )
 
     @property
     def context(self) -> Context:
@@ -113,14 +136,15 @@ class Runner:
             dtype = torch.get_autocast_dtype(self.device.type)
         return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
 
-    def _probabilities(
-        self,
-        features: torch.Tensor,
-        coords: torch.Tensor,
-        instead: Callable[[SparseTensor], SparseTensor] | None = None,
-    ) -> torch.Tensor:
-        x = SparseTensor(features.to(self.device), coords.to(self.device))
-        return (instead or self.net)(x).features.float().softmax(dim=1)
+    def _probabilities(self, encoded: Encoded, net: Network) -> torch.Tensor:
+        """``[M, C] float32`` of sites, or of points where the network scores these."""
+        x = SparseTensor(encoded.features.to(self.device), encoded.coords.to(self.device))
+        if not self.needs_points:
+            return net(x).features.float().softmax(dim=1)
+        assert encoded.positions is not None
+        positions = encoded.positions.float().to(self.device)
+        scores: torch.Tensor = net(x, positions, encoded.point_to_voxel.to(self.device))
+        return scores.float().softmax(dim=1)
 
     def _limit(self, encoded: Encoded) -> int:
         """Sites that fit into the memory at once."""
@@ -134,11 +158,10 @@ class Runner:
                 return count
             # Neighbouring rows are neighbours in space: a slab, as dense as the cloud.
             first = max(count - PROBE, 0) // 2
-            some = slice(first, first + PROBE)
-            x = SparseTensor(
-                encoded.features[some].to(self.device), encoded.coords[some].to(self.device)
-            )
-            self._bytes = bytes_per_site(self.net, x)
+            slab = np.arange(first, min(first + PROBE, count))
+            with LiveBytes() as live:
+                self._probabilities(_part(encoded, slab)[0], self.net)
+            self._bytes = live.peak / len(slab)
         return int(room / max(self._bytes, 1.0))
 
     def _by_tiles(
@@ -152,12 +175,15 @@ class Runner:
         except TooLittleMemory as error:
             raise TooLittleMemory(f"{error} ({self._told(limit)})") from None
         scores: torch.Tensor | None = None
+        count = len(encoded.point_to_voxel) if self.needs_points else len(coords)
         for tile in plan.tiles:
-            rows = torch.from_numpy(tile.rows)
-            part = self._probabilities(encoded.features[rows], encoded.coords[rows]).cpu()
+            some, inside = _part(encoded, tile.rows)
+            part = self._probabilities(some, self.net).cpu()
+            core, rows = torch.from_numpy(tile.core), torch.from_numpy(tile.rows)
+            if self.needs_points:
+                core, rows = core[some.point_to_voxel], inside
             if scores is None:
-                scores = part.new_empty(len(coords), part.shape[1])
-            core = torch.from_numpy(tile.core)
+                scores = part.new_empty(count, part.shape[1])
             scores[rows[core]] = part[core]
         assert scores is not None
         edges = np.array(self.encoder.edges)
@@ -173,3 +199,15 @@ class Runner:
     def _told(self, limit: int) -> str:
         size = (self._bytes or 0) * limit / 1e9
         return f"{size:.3g} GB at {self._bytes or 0:.0f} bytes a site"
+
+
+def _part(encoded: Encoded, rows: NDArray[np.int64]) -> tuple[Encoded, torch.Tensor]:
+    """Some sites ``[R]`` with the points in them, and which points these are."""
+    place = torch.full((len(encoded.coords),), -1, dtype=torch.int64)
+    chosen = torch.from_numpy(rows)
+    place[chosen] = torch.arange(len(rows))
+    point_rows = place[encoded.point_to_voxel]
+    inside = (point_rows >= 0).nonzero()[:, 0]
+    positions = None if encoded.positions is None else encoded.positions[inside]
+    part = Encoded(encoded.coords[chosen], encoded.features[chosen], point_rows[inside], positions)
+    return part, inside

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time as clock
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perception.datasets.encode import Encoded
 from perception.geometry import as_pose
 from perception.inference.causal import FrameByFrame, Memory, why_not_causal
 from perception.inference.prediction import Prediction, Scored
@@ -148,7 +148,10 @@ class _Stream:
 
     def __init__(self, of: StreamingSegmenter, turn: Variant, anchor: NDArray[np.float64]) -> None:
         self.of, self.anchor = of, anchor
-        self.lattice = Lattice(of.pipeline.encoder, anchor, turn.motion())
+        pipeline = of.pipeline
+        self.lattice = Lattice(
+            pipeline.encoder, anchor, turn.motion(), pipeline.runner.needs_points
+        )
         self.frames: dict[int, Frame] = {}
         # One memory for each of the scans between two that the network sees.
         self.memories = [Memory() for _ in range(of.frame_step)]
@@ -171,20 +174,19 @@ class _Stream:
             self.of.pipeline.encoder,
             period=self.of.period * step,
         )
-        return self.of.pipeline.runner(encoded, start, frames=len(seen))
+        return self.of.pipeline.runner(encoded, len(cloud), start, frames=len(seen))
 
     def _by_layers(self, frame: Frame, number: int, start: float) -> Scored:
         turn, phase = divmod(number, self.of.frame_step)
         net, memory = self.of.frame_by_frame, self.memories[phase]
         assert net is not None
-        sites, features, rows = (
-            frame.encoded.coords,
-            frame.encoded.features,
-            frame.encoded.point_to_voxel,
-        )
-        in_space = Encoded(sites[:, :-1].contiguous(), features, rows)
+        in_space = replace(frame.encoded, coords=frame.encoded.coords[:, :-1].contiguous())
         return self.of.pipeline.runner(
-            in_space, start, frames=turn + 1, instead=lambda x: net(x, turn, memory)
+            in_space,
+            len(in_space.point_to_voxel),
+            start,
+            frames=turn + 1,
+            instead=lambda x, *points: net(x, turn, memory, *points),
         )
 
 

@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from perception.models import SPVCNN
 from perception.nn import GlobalPool, GroupNorm, InstanceNorm, TrilateralCRF
 from perception.nn.conv import ConvTranspose, SparseKernel
+from perception.nn.convnext import GlobalResponseNorm
 from perception.nn.pooling import Unpool
 from perception.sparse import SparseTensor
 
@@ -74,7 +76,9 @@ def context_of(net: nn.Module, channels: int, dim: int, device: torch.device) ->
             step[axis] = max(step[axis], x.stride[axis], out.stride[axis])
 
     # Statistics over all sites: the result of every one depends on every other.
-    watched = SparseKernel | TrilateralCRF | GlobalPool | GroupNorm | InstanceNorm
+    watched = (
+        SparseKernel | TrilateralCRF | GlobalPool | GroupNorm | InstanceNorm | GlobalResponseNorm
+    )
     inside = {m.between for m in net.modules() if isinstance(m, TrilateralCRF)}
     hooks = [
         m.register_forward_hook(watch)
@@ -88,6 +92,12 @@ def context_of(net: nn.Module, channels: int, dim: int, device: torch.device) ->
     finally:
         for hook in hooks:
             hook.remove()
+    if isinstance(net, SPVCNN):
+        # Points take from voxels up to one away, and voxels from points anywhere in them.
+        stages = len(net.args["channels"]) // 2
+        for stage in (0, stages, stages - stages // 2, 0):
+            for axis, stride in enumerate(net.args["stride"]):
+                reach[axis] += 2 * stride**stage
     return Context(None if everything else tuple(reach), tuple(step))
 
 

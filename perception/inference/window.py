@@ -23,7 +23,7 @@ class Frame:
     """One scan on the lattice, as it is kept for the scans that come.
 
     Attributes:
-        encoded: its sites, without the time, and its features.
+        encoded: its sites at time 0 and its features.
         counts: ``[M] int64``, points of each site.
         time: seconds, None where unknown.
     """
@@ -45,23 +45,25 @@ class Lattice:
         encoder: as in training.
         anchor: ``[4, 4]``, world_from_sensor of the scan whose frame the lattice has.
         motion: ``[4, 4]``, applied to the lattice's frame, such as a `Variant`'s.
+        points: keep the positions of the points, for networks that take them.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         anchor: NDArray[np.float64],
-        motion: NDArray[np.float64] | None = None,
+        motion: NDArray[np.float64],
+        points: bool = False,
     ) -> None:
-        self.encoder = encoder
-        back = invert(as_pose(anchor, "anchor"))
-        self._from_world = back if motion is None else motion @ back
+        self.encoder, self.points = encoder, points
+        self._from_world = motion @ invert(as_pose(anchor, "anchor"))
 
     def frame(
         self, cloud: PointCloud, pose: NDArray[np.float64], time: float | None = None
     ) -> Frame:
         """A scan on the lattice; `pose [4, 4]` is world_from_sensor."""
-        encoded = self.encoder.placed(cloud, self._from_world @ as_pose(pose))
+        motion = self._from_world @ as_pose(pose)
+        encoded = self.encoder.placed(cloud, motion, positions=self.points)
         counts = torch.bincount(encoded.point_to_voxel, minlength=len(encoded.coords))
         return Frame(encoded, counts, time)
 
@@ -76,9 +78,10 @@ def joined(
         period: seconds between two numbers, for frames without times.
 
     Returns:
-        Sites in lexicographic order; `point_to_voxel` is that of the newest frame's points.
+        Sites in lexicographic order; `point_to_voxel` and `positions` are those of the points of all
+        frames, one after the other.
     """
-    coords, features = [], []
+    coords, features, positions = [], [], []
     for frame, number in zip(frames, numbers, strict=True):
         sites, values = frame.encoded.coords, frame.encoded.features
         behind = numbers[-1] - number
@@ -93,6 +96,12 @@ def joined(
             values[:, encoder.age_channel] = age
         coords.append(sites)
         features.append(values)
+        places = frame.encoded.positions
+        if places is not None:
+            if encoder.time is not None:
+                middle = places.new_full((len(places), 1), float(sites[0, -1]) + 0.5)
+                places = torch.cat([places, middle], 1)
+            positions.append(places)
     together, inverse, order, ptr = unique_sites(torch.cat(coords))
     rows = torch.cat(features)
     if len(together) == len(rows):
@@ -101,5 +110,10 @@ def joined(
         # Frames that share a site: the mean is that over the points, as when they are one cloud.
         counts = torch.cat([frame.counts for frame in frames]).to(rows.dtype)[:, None]
         rows = segment_sum(rows * counts, order, ptr) / segment_sum(counts, order, ptr)
-    offset = len(inverse) - len(coords[-1])
-    return Encoded(together, rows, inverse[offset + frames[-1].encoded.point_to_voxel])
+    first, point_rows = 0, []
+    for frame in frames:
+        point_rows.append(inverse[first + frame.encoded.point_to_voxel])
+        first += len(frame.encoded.coords)
+    return Encoded(
+        together, rows, torch.cat(point_rows), torch.cat(positions) if positions else None
+    )
