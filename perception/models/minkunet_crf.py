@@ -44,9 +44,9 @@ class MinkUNetCRF(MinkUNet):
         sigma_color: float | Sequence[float],
         sigma_space: float = 1.0,
         sigma_time: float = 1.0,
-        crf_kernel: Kernel = "cross",
+        crf_kernel: Kernel = "hybrid",
         iterations: int = 10,
-        smoothing: float = 1.0,
+        smoothing: float = 8.0,
         **options: Any,
     ) -> None:
         super().__init__(in_channels, num_classes, **options)

@@ -65,8 +65,8 @@ class TrilateralCRF(nn.Module):
         dim: axes of the sites, 3, or 4 with the time as the last.
         sigma_space: edge of a cell in voxels of stride 1.
         sigma_time: edge of a cell along the time axis, in time steps of stride 1.
-        kernel: neighbours of a cell: ``"cross"`` (one step along one axis), ``"hybrid"`` (cube over
-            space, cross over time and colours) or ``"cube"`` (3^D - 1).
+        kernel: neighbours of a cell: ``"cross"`` (one step along one axis, as published), ``"hybrid"``
+            (cube over space, cross over time and colours) or ``"cube"`` (3^D - 1).
         iterations: of the mean field.
         smoothing: how many logits all neighbours together add to the class on which they agree; 0
             starts as the identity.
@@ -89,9 +89,9 @@ class TrilateralCRF(nn.Module):
         dim: int = 3,
         sigma_space: float = 1.0,
         sigma_time: float = 1.0,
-        kernel: Kernel = "cross",
+        kernel: Kernel = "hybrid",
         iterations: int = 10,
-        smoothing: float = 1.0,
+        smoothing: float = 8.0,
     ) -> None:
         super().__init__()
         if dim not in (3, 4):

@@ -93,8 +93,8 @@ def test_taps_of_the_kernels() -> None:
         crf = TrilateralCRF(2, sigma_color=[1.0] * 3, dim=4, **options)  # type: ignore[arg-type]
         return crf.between.offsets.tolist()
 
-    assert len(taps()) == 14  # the 15 of the published kernel without the cell itself
-    assert len(taps(kernel="hybrid")) == 26 + 8
+    assert len(taps(kernel="cross")) == 14  # the 15 of the published kernel without the cell itself
+    assert len(taps()) == 26 + 8
     assert [0] * 7 not in taps(kernel="cube")
 
 
