@@ -40,6 +40,7 @@ def pole(r: Random) -> Item:
             "wooden",
             "mast",
             "board",
+            "board",
             "pillar",
         )
     )
@@ -52,9 +53,9 @@ def pole(r: Random) -> Item:
         material = m.WOOD if style == "wooden" else m.METAL
         rows.append(cylinder(k.POLE, material, (0, 0, -0.3), (0, 0, height), radius, gain=gain))
         return Item(rows, None, k.POLE)
-    if style == "board":  # a narrow board between two legs
-        w, top = r.uniform(0.15, 0.7), r.uniform(1.5, 2.6)
-        foot = r.uniform(0.3, 1.3)
+    if style == "board":  # a board between two legs
+        w, top = r.choice((r.uniform(0.15, 0.6), r.uniform(0.5, 1.4))), r.uniform(1.2, 2.6)
+        foot = top - r.uniform(0.3, 1.1)
         material = r.choice((m.PLATE, m.PAINT, m.METAL))
         rows = [
             cylinder(k.POLE, m.METAL, (0, y, -0.2), (0, y, top), 0.03, gain=gain)

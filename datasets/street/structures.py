@@ -147,14 +147,41 @@ def building(r: Random, length: float, depth: float, height: float) -> Item:
 
 
 def shed(r: Random) -> Item:
-    """A garden shed or a detached garage."""
-    w, deep, high = r.uniform(2.0, 4.0), r.uniform(2.0, 6.0), r.uniform(1.9, 2.6)
+    """A garden shed, a kiosk, a detached garage, or an open pavilion."""
+    w, deep, high = r.uniform(1.8, 4.5), r.uniform(1.3, 6.0), r.uniform(1.5, 2.8)
+    if r.random() < 0.25:
+        return _pavilion(r, w + 2.0, deep + 1.0, high + 0.7)
     half = 0.5 * w
     rows = [
         box(k.BUILDING, r.choice((m.WOOD, m.PLASTER)), (-half, half), deep, (-0.5, high)),
         box(k.BUILDING, m.ROOF, (-half - 0.2, half + 0.2), deep + 0.4, (high, high + r.uniform(0.1, 0.9)),
             top_width=r.choice((0.1, deep)))
     ]  # fmt: skip
+    return Item(rows, None, k.BUILDING)
+
+
+def _pavilion(r: Random, w: float, deep: float, high: float) -> Item:
+    """A roof on columns, with a wall on some sides: a market stand, a terrace, a shelter."""
+    half, back = 0.5 * w, 0.5 * deep
+    count = r.randint(2, 4)
+    thick, column = r.uniform(0.04, 0.15), r.choice((m.METAL, m.WOOD))
+    rows = [
+        cylinder(k.BUILDING, column, (x, y, -0.3), (x, y, high), thick)
+        for x in (-half + w * i / (count - 1) for i in range(count))
+        for y in (-back, back)
+    ]
+    rows.append(
+        box(k.BUILDING, m.ROOF, (-half - 0.3, half + 0.3), deep + 0.6, (high, high + r.uniform(0.1, 1.0)),
+            top_width=r.choice((0.1, deep)))
+    )  # fmt: skip
+    wall = r.choice((m.WOOD, m.PLASTER, m.GLASS))
+    if r.random() < 0.7:
+        rows.append(box(k.BUILDING, wall, (-half, half), 0.1, (-0.3, high), y=back))
+    for x in (-half, half):
+        if r.random() < 0.4:
+            rows.append(box(k.BUILDING, wall, (x - 0.05, x + 0.05), deep, (-0.3, high)))
+    if r.random() < 0.5:  # a counter or a parapet
+        rows.append(box(k.BUILDING, wall, (-half, half), 0.2, (-0.3, r.uniform(0.7, 1.2)), y=-back))
     return Item(rows, None, k.BUILDING)
 
 

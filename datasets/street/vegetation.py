@@ -34,6 +34,18 @@ def _trunk(
 
     top = min(clear + 2.0, 0.8 * height)
     form = r.random()
+    if radius > 0.22 and form < 0.35:  # an old tree: a stout foot, limbs that fan out above it
+        foot, stout = r.uniform(0.4, 1.2), radius * r.uniform(1.1, 1.5)
+        rows.append(cylinder(k.TRUNK, m.BARK, (0.0, 0.0, -0.4), (0.0, 0.0, foot), stout, gain=bark))
+        a = r.uniform(0.0, 6.0)
+        count = r.randint(3, 7)
+        for i in range(count):
+            b = a + 2.0 * math.pi * i / count + r.gauss(0.0, 0.3)
+            out = r.uniform(0.15, 0.55) * (top - foot)
+            base = (0.6 * stout * math.cos(b), 0.6 * stout * math.sin(b), foot - 0.2)
+            tip = (base[0] + out * math.cos(b), base[1] + out * math.sin(b), top)
+            limb(base, tip, stout * r.uniform(0.3, 0.55))
+        return rows
     if form < 0.62:
         limb((0.0, 0.0, -0.4), (lean[0] * top, lean[1] * top, top), radius)
     elif form < 0.85:  # a fork
