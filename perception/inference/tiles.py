@@ -180,9 +180,10 @@ def tiling(coords: NDArray[np.int32], limit: int, context: Context) -> Tiling:
     """
     step = np.array(context.step)
     whole = coords.max(0).astype(np.int64) - coords.min(0) + 1
-    reach = whole if context.reach is None else np.minimum(context.reach, whole)
-    overlap = -(-reach // step) * step
+    wanted = np.full(len(whole), whole.max()) if context.reach is None else np.array(context.reach)
     while True:
+        # Along an axis that is shorter than that, a tile is all there is.
+        overlap = -(-np.minimum(wanted, whole) // step) * step
         tiles = cut(coords, limit, tuple(overlap.tolist()), context.step)
         done = not overlap.any()
         if tiles and (done or sum(len(tile.rows) for tile in tiles) <= WORK * len(coords)):
@@ -192,4 +193,4 @@ def tiling(coords: NDArray[np.int32], limit: int, context: Context) -> Tiling:
                 f"the network has room for {limit} sites at once, and a single one of its coarsest "
                 "voxels holds more; free memory, or use a model with larger voxels"
             )
-        overlap = overlap // 2 // step * step
+        wanted = wanted // 2 // step * step

@@ -87,6 +87,7 @@ def joined(
         behind = numbers[-1] - number
         known = frame.time is not None and frames[-1].time is not None
         age = frames[-1].time - frame.time if known else behind * period  # type: ignore[operator]
+        age = float(np.float32(age))  # as the attribute that training reads
         if encoder.time is not None:
             unit = encoder.time
             sites = sites.clone()
