@@ -128,6 +128,11 @@ class SegmentationIoU(Metric):
         table = torch.bincount(places, minlength=(classes + 1) ** 2)
         self.counts += table.view(classes + 1, classes + 1)[:classes]
 
+    def restore(self, counts: torch.Tensor) -> None:
+        """Goes on from `counts [C, C + 1]` of earlier, on the device where the metric is."""
+        self.counts = counts.to(self.counts.device)
+        self._update_count += 1  # else torchmetrics warns of a result without an update
+
     def compute(self) -> torch.Tensor:
         """The counts `[C, C + 1]` of everything since the last reset, over all processes."""
         return self.counts

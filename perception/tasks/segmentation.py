@@ -211,8 +211,7 @@ class Segmentation(LightningModule):
         """Goes on counting, on the first process."""
         counts = checkpoint.get("train_counts")
         if counts is not None and self.global_rank == 0:
-            metric = self._iou("train")
-            metric.counts = counts.to(metric.counts.device)
+            self._iou("train").restore(counts)
 
     def _iou(self, split: str) -> SegmentationIoU:
         metric = self.iou[f"{split}_iou"]

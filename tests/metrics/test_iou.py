@@ -162,3 +162,13 @@ def test_a_class_that_is_only_guessed_counts_in_both_means() -> None:
 def test_no_such_mean() -> None:
     with pytest.raises(ValueError, match="present or all"):
         SegmentationIoU(3, mean="some")  # type: ignore[arg-type]
+
+
+def test_goes_on_from_earlier_counts() -> None:
+    whole, first, second = (SegmentationIoU(3) for _ in range(3))
+    guess, labels = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 255])
+    whole.update(guess, labels)
+    first.update(guess[:2], labels[:2])
+    second.restore(first.compute())
+    second.update(guess[2:], labels[2:])
+    assert torch.equal(whole.compute(), second.compute())

@@ -145,6 +145,31 @@ def test_other_verbs_read_the_checkpoint(tmp_path: Path, verb: str) -> None:
         assert np.fromfile(files[0], np.uint32).shape == (points,)
 
 
+def test_any_task_names_what_it_monitors_and_writes(tmp_path: Path) -> None:
+    def verb(name: str, kind: str, *extra: str) -> Path:
+        root = tmp_path / kind
+        command = [name, f"--model=plain_task.{kind}", "--data=plain_task.Numbers"]
+        quick = ["--trainer.max_epochs=3", f"--trainer.default_root_dir={root}", *QUICK[-3:]]
+        assert run([*command, *quick, *extra]) == 0
+        return root
+
+    root = verb("fit", "Guess")
+    best = torch.load(root / "checkpoints/best.ckpt", weights_only=True)
+    writers = [c for key, c in best["callbacks"].items() if "ModelCheckpoint" in key]
+    (by_error,) = [c for c in writers if c["monitor"] == "val/error"]
+    assert by_error["best_model_score"] == by_error["current_score"]  # the error falls
+    assert best["global_step"] == 6
+    tensors, metadata = checkpoint.load(root / "model.safetensors")
+    assert set(tensors) == {"weight", "bias"}
+    assert metadata["task"] == "guess"
+    assert "colors" not in metadata
+    verb("predict", "Guess", f"--ckpt_path={root / 'checkpoints/last.ckpt'}")
+    assert (root / "predictions/guess.txt").is_file()
+
+    blind = verb("fit", "Blind") / "checkpoints"
+    assert [path.name for path in blind.iterdir()] == ["last.ckpt"]
+
+
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self):  # type: ignore[no-untyped-def]

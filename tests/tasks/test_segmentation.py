@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -167,53 +163,3 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
-
-
-DDP = """
-    import sys
-    import torch
-    import torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
-
-    sys.path.insert(0, sys.argv[1])
-    import test_segmentation as t
-
-    dist.init_process_group("gloo")
-    rank = dist.get_rank()
-    task = t.module().eval()  # running statistics: the processes share gradients only
-    net = DistributedDataParallel(task.net)
-    data = t.batch(rank)
-    scores = net(data.x).features
-    # Mean over the sites of both processes: DDP averages, so each gives half of twice its sum.
-    count = torch.tensor(float((data.labels != 255).sum()))
-    dist.all_reduce(count)
-    loss = torch.nn.functional.cross_entropy(
-        scores, data.labels, ignore_index=255, reduction="sum"
-    )
-    (2 * loss / count).backward()
-    if rank == 0:
-        torch.save({n: p.grad for n, p in task.net.named_parameters()}, sys.argv[2])
-    dist.barrier()  # nobody leaves while another still works
-    del net
-    dist.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
-    script, result = tmp_path / "ddp.py", tmp_path / "gradients.pt"
-    script.write_text(textwrap.dedent(DDP))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [*launch, str(script), str(Path(__file__).parent), str(result)],
-        check=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    task = module().eval()
-    data = batch(0, 1)
-    scores = task.net(data.x).features
-    torch.nn.functional.cross_entropy(scores, data.labels, ignore_index=255).backward()
-    gradients = torch.load(result, weights_only=True)
-    for name, value in task.net.named_parameters():
-        torch.testing.assert_close(gradients[name], value.grad, rtol=1e-3, atol=1e-5)
