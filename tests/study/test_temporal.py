@@ -16,7 +16,7 @@ from perception.sparse import SparseTensor
 from perception.tools.study import temporal
 from perception.tools.study.batch import evaluation_batch, training_batch
 from perception.tools.study.methods import METHODS, ROWS, averaged, network, scores
-from perception.tools.study.noise import LEVELS, TRAINED, Draws, Level, measured
+from perception.tools.study.noise import LEVELS, TABLE, Draws, Level, between, measured
 from perception.tools.study.report import collect, tables
 from perception.tools.study.training import Plan, train, weights_path
 from perception.tools.study.windows import UNIT, Windows, files, load, record, scene
@@ -39,7 +39,7 @@ def data(folder: Path) -> Windows:
 
 def test_noise_moves_points_along_their_rays_and_loses_a_share_of_them() -> None:
     points = torch.randn(20000, 3) * 20
-    level = Level(0.1, 0.3, 0.0)
+    level = torch.tensor([Level(0.1, 0.3, 0.0)])
     kept, moved, _ = measured(
         points, torch.full((20000,), 0.5), level, Draws.make(20000, seed=1, device=CPU)
     )
@@ -55,10 +55,18 @@ def test_noise_moves_points_along_their_rays_and_loses_a_share_of_them() -> None
 def test_a_worse_sensor_sees_a_part_of_the_same_points() -> None:
     draws = Draws.make(1000, seed=3, device=CPU)
     points, intensity = torch.randn(1000, 3) * 9, torch.rand(1000)
-    seen = [set(measured(points, intensity, level, draws)[0].tolist()) for level in LEVELS]
+    seen = [
+        set(measured(points, intensity, torch.tensor([level]), draws)[0].tolist())
+        for level in LEVELS
+    ]
     assert seen[0] == set(range(1000))
     for better, worse in itertools.pairwise(seen):
         assert worse < better
+
+
+def test_levels_lie_on_one_scale() -> None:
+    assert [between(float(i)) for i in range(len(LEVELS))] == list(LEVELS)
+    assert between(2.5) == pytest.approx((0.075, 0.6, 0.075))
 
 
 def test_frames_of_a_window_are_registered(data: Windows) -> None:
@@ -94,7 +102,7 @@ def test_recording_keeps_what_is_there_and_names_what_is_missing(folder: Path) -
 
 
 def test_all_networks_see_the_same_rows_and_3d_ones_one_frame_at_a_time(data: Windows) -> None:
-    batch = training_batch(data, [0, 1], LEVELS[TRAINED], [0, 7])
+    batch = training_batch(data, [0, 1], [0, 7])
     assert torch.equal(batch.in_time.coords, batch.coords)
     assert torch.equal(batch.in_space.features, batch.in_time.features)
     assert batch.in_space.batch_size == 6
@@ -105,16 +113,16 @@ def test_all_networks_see_the_same_rows_and_3d_ones_one_frame_at_a_time(data: Wi
 
 
 def test_a_batch_is_a_function_of_its_seed(data: Windows) -> None:
-    first = training_batch(data, [1], LEVELS[TRAINED], [0, 7])
-    again = training_batch(data, [1], LEVELS[TRAINED], [0, 7])
-    other = training_batch(data, [1], LEVELS[TRAINED], [0, 8])
+    first = training_batch(data, [1], [0, 7])
+    again = training_batch(data, [1], [0, 7])
+    other = training_batch(data, [1], [0, 8])
     assert torch.equal(first.coords, again.coords)
     assert torch.equal(first.features, again.features)
     assert first.coords.shape != other.coords.shape or not torch.equal(first.coords, other.coords)
 
 
 def test_the_single_frame_network_does_not_see_the_other_frames(data: Windows) -> None:
-    batch = evaluation_batch(data, 0, LEVELS[TRAINED])
+    batch = evaluation_batch(data, 0, LEVELS[TABLE])
     net = network("3d", WIDTHS).eval()
     with torch.no_grad():
         together = scores("3d", net, batch)[batch.newest]
@@ -153,7 +161,7 @@ def test_a_training_that_is_cut_off_goes_on_as_if_it_had_not_been(
 
 
 def test_the_crf_starts_as_the_hybrid_network(data: Windows) -> None:
-    batch = evaluation_batch(data, 0, LEVELS[TRAINED])
+    batch = evaluation_batch(data, 0, LEVELS[TABLE])
     hybrid, crf = network("hybrid", WIDTHS).eval(), network("crf", WIDTHS).eval()
     crf.load_state_dict(hybrid.state_dict(), strict=False)
     with torch.no_grad():

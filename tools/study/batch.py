@@ -16,7 +16,7 @@ from perception.datasets.encode import HEIGHT_SCALE, RANGE_SCALE
 from perception.datasets.sample import IGNORE
 from perception.datasets.street import CLASSES
 from perception.sparse import SparseTensor, voxelize
-from perception.tools.study.noise import Draws, Level, measured
+from perception.tools.study.noise import LEVELS, Draws, Level, between, measured
 from perception.tools.study.windows import UNIT, Windows
 
 __all__ = ["CHANNELS", "VOXEL", "Batch", "evaluation_batch", "training_batch"]
@@ -70,10 +70,9 @@ class Batch:
         return SparseTensor(self.features[self.newest], coords, batch_size=1)
 
 
-def training_batch(
-    data: Windows, numbers: Sequence[int], level: Level, seed: Sequence[int]
-) -> Batch:
-    """Windows with fresh noise, each turned about z, mirrored, scaled and shifted at random.
+def training_batch(data: Windows, numbers: Sequence[int], seed: Sequence[int]) -> Batch:
+    """Windows with fresh noise, each of a level anywhere between the best and the worst, turned about
+    z, mirrored, scaled and shifted at random.
 
     All that is random is a function of `seed` (on one kind of device).
     """
@@ -86,20 +85,25 @@ def training_batch(
         one[:2, :2] = torch.tensor([[cos, -sin * mirror], [sin, cos * mirror]])
         one[:3, :3] *= scale
         one[:3, 3] = torch.from_numpy(rng.uniform(0.0, VOXEL, 3))
+    levels = [between(rng.uniform(0.0, len(LEVELS) - 1)) for _ in numbers]
     count = sum(int(data.counts[number].sum()) for number in numbers)
     draws = Draws.make(count, int(rng.integers(2**62)), data.points.device)
-    return _batch(data, numbers, level, draws, change)
+    return _batch(data, numbers, levels, draws, change)
 
 
 def evaluation_batch(data: Windows, number: int, level: Level) -> Batch:
     """One window as it is, with the noise that it always has."""
     count = int(data.counts[number].sum())
     draws = Draws.make(count, number, torch.device("cpu")).to(data.points.device)
-    return _batch(data, [number], level, draws, torch.eye(4)[None])
+    return _batch(data, [number], [level], draws, torch.eye(4)[None])
 
 
 def _batch(
-    data: Windows, numbers: Sequence[int], level: Level, draws: Draws, change: Tensor
+    data: Windows,
+    numbers: Sequence[int],
+    levels: Sequence[Level],
+    draws: Draws,
+    change: Tensor,
 ) -> Batch:
     device, frames = data.points.device, data.frames
     rows = torch.cat(
@@ -110,8 +114,9 @@ def _batch(
     )
     counts = torch.from_numpy(data.counts[list(numbers)].reshape(-1)).to(device)
     scan = torch.repeat_interleave(counts, output_size=len(rows))
+    noise = torch.tensor(levels, device=device)[torch.div(scan, frames, rounding_mode="floor")]
     kept, points, intensity = measured(
-        data.points[rows].float() * UNIT, data.intensity[rows].float() / 100.0, level, draws
+        data.points[rows].float() * UNIT, data.intensity[rows].float() / 100.0, noise, draws
     )
     rows, scan = rows[kept], scan[kept]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["LEVELS", "TRAINED", "Draws", "Level", "measured"]
+__all__ = ["LEVELS", "TABLE", "Draws", "Level", "between", "measured"]
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """How bad a sensor is.
 
     range_noise: standard deviation of the range, m, along the pulse.
@@ -32,9 +31,17 @@ LEVELS: Final[tuple[Level, ...]] = (
     Level(0.1, 0.7, 0.1),
     Level(0.2, 0.85, 0.2),
 )
-"""From a perfect sensor to a hopeless one."""
-TRAINED: Final = 2
-"""The level of the training and of the table."""
+"""From a perfect sensor to a hopeless one. Training draws from all that lies between."""
+TABLE: Final = 2
+"""The level of the table."""
+
+
+def between(place: float) -> Level:
+    """The level at a place on the scale of `LEVELS`, 0 to 4, linear between them."""
+    index = min(int(place), len(LEVELS) - 2)
+    share = place - index
+    pairs = zip(LEVELS[index], LEVELS[index + 1], strict=True)
+    return Level(*((1.0 - share) * low + share * high for low, high in pairs))
 
 
 @dataclass(frozen=True)
@@ -63,16 +70,20 @@ class Draws:
 
 
 def measured(
-    points: Tensor, intensity: Tensor, level: Level, draws: Draws
+    points: Tensor, intensity: Tensor, levels: Tensor, draws: Draws
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a sensor of this level measures of perfect `points [N, 3]` and `intensity [N]`.
+    """What sensors measure of perfect `points [N, 3]` and `intensity [N]`.
+
+    Args:
+        levels: `[N, 3]`, the `Level` of each pulse's sensor, or `[1, 3]`.
 
     Returns:
         the rows that come back (`[M] int64`), their points and intensities.
     """
-    kept = (draws.lost >= level.dropout).nonzero()[:, 0]
-    points, intensity = points[kept], intensity[kept]
-    distance = points.norm(dim=1, keepdim=True).clamp(min=1e-3)
-    points = points * (1.0 + level.range_noise * draws.range[kept, None] / distance)
-    intensity = (intensity + level.intensity_noise * draws.intensity[kept]).clamp(0.0, 1.0)
+    levels = levels.expand(len(points), 3)
+    kept = (draws.lost >= levels[:, 1]).nonzero()[:, 0]
+    points, intensity, levels = points[kept], intensity[kept], levels[kept]
+    distance = points.norm(dim=1).clamp(min=1e-3)
+    points = points * (1.0 + levels[:, 0] * draws.range[kept] / distance)[:, None]
+    intensity = (intensity + levels[:, 2] * draws.intensity[kept]).clamp(0.0, 1.0)
     return kept, points, intensity

@@ -11,7 +11,7 @@ from typing import Any
 from perception.datasets.street import CLASSES
 from perception.io import FormatError
 from perception.tools.study.methods import ROWS, network
-from perception.tools.study.noise import LEVELS, TRAINED
+from perception.tools.study.noise import LEVELS, TABLE
 
 __all__ = ["collect", "plot", "tables"]
 
@@ -75,10 +75,10 @@ def tables(found: dict[str, Any]) -> str:
         [
             [
                 ROWS[key].name,
-                _spread(_at(seeds, TRAINED)),
-                " ".join(f"{value:.1f}" for value in _at(seeds, TRAINED)),
+                _spread(_at(seeds, TABLE)),
+                " ".join(f"{value:.1f}" for value in _at(seeds, TABLE)),
                 _paired(rows.get("3d", {}), seeds) if key != "3d" else "",
-                _spread([levels[TRAINED]["all_frames"] for levels in seeds.values()]),
+                _spread([levels[TABLE]["all_frames"] for levels in seeds.values()]),
                 f"{weights[key] / 1e6:.2f} M",
                 f"{times[key]:.1f}" if key in times else "",
                 "" if ROWS[key].published is None else f"{ROWS[key].published:.1f}",
@@ -91,7 +91,7 @@ def tables(found: dict[str, Any]) -> str:
             if key in rows:
                 gain = _paired(rows["hybrid"], rows[key])
                 lines += ["", f"{ROWS[key].name}, above the network alone of the same seed: {gain}"]
-    lines += ["", "mIoU, %, as the noise grows (trained at the level in bold):", ""]
+    lines += ["", "mIoU, %, as the noise grows (the level of the table in bold):", ""]
     lines += _table(["", *map(_level, range(len(LEVELS)))], _by_level(rows))
     lines += ["", "IoU of the classes, %, mean over the seeds:", ""]
     lines += _table(["", *CLASSES], _by_class(rows))
@@ -108,7 +108,7 @@ def _by_level(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
 def _by_class(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
     cells = []
     for key, seeds in rows.items():
-        columns = zip(*(levels[TRAINED]["classes"] for levels in seeds.values()), strict=True)
+        columns = zip(*(levels[TABLE]["classes"] for levels in seeds.values()), strict=True)
         known = ([value for value in column if value is not None] for column in columns)
         cells.append([ROWS[key].name, *(f"{statistics.mean(v):.1f}" if v else "" for v in known)])
     return cells
@@ -168,7 +168,7 @@ def _gains(base: dict[str, Any], seeds: dict[str, Any], level: int) -> list[floa
 
 
 def _paired(base: dict[str, Any], seeds: dict[str, Any]) -> str:
-    gains = _gains(base, seeds, TRAINED)
+    gains = _gains(base, seeds, TABLE)
     return _spread(gains, "+.1f") if gains else ""
 
 
@@ -181,7 +181,7 @@ def _spread(values: Sequence[float], form: str = ".1f") -> str:
 def _level(index: int, *, bold: bool = True) -> str:
     level = LEVELS[index]
     name = f"{100 * level.range_noise:g} cm, {100 * level.dropout:g} %, {level.intensity_noise:g}"
-    return f"**{name}**" if bold and index == TRAINED else name
+    return f"**{name}**" if bold and index == TABLE else name
 
 
 def _table(head: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:

@@ -15,7 +15,7 @@ from perception.metrics import SegmentationIoU
 from perception.sparse import SparseTensor
 from perception.tools.study.batch import Batch, evaluation_batch
 from perception.tools.study.methods import METHODS, ROWS, averaged, network, scores
-from perception.tools.study.noise import LEVELS, TRAINED, Level
+from perception.tools.study.noise import LEVELS, TABLE, Level
 from perception.tools.study.windows import Windows
 
 __all__ = ["milliseconds", "score"]
@@ -78,7 +78,7 @@ def milliseconds(
     widths: tuple[int, ...],
     *,
     repeats: int = 40,
-    level: Level = LEVELS[TRAINED],
+    level: Level = LEVELS[TABLE],
 ) -> dict[str, float]:
     """Median time of labelling one new frame, by the row's key.
 

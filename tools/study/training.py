@@ -20,7 +20,6 @@ from perception.io import FormatError
 from perception.tasks.losses import lovasz_softmax
 from perception.tools.study.batch import training_batch
 from perception.tools.study.methods import METHODS, WIDTHS, network, scores
-from perception.tools.study.noise import LEVELS, TRAINED
 from perception.tools.study.windows import Windows
 
 __all__ = ["Plan", "checkpoint_path", "train", "weights_path"]
@@ -161,7 +160,7 @@ def _step(
     epoch, place = divmod(step * plan.windows, len(data))
     order = np.random.default_rng([seed, epoch]).permutation(len(data))
     numbers = [int(order[(place + i) % len(data)]) for i in range(plan.windows)]
-    batch = training_batch(data, numbers, LEVELS[TRAINED], [seed, step])
+    batch = training_batch(data, numbers, [seed, step])
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         predicted = scores(method, net, batch)
     known = batch.labels != IGNORE
