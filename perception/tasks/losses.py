@@ -97,9 +97,9 @@ class SegmentationLoss(nn.Module):
         """
         scores = scores if scores.dtype == torch.float64 else scores.float()
         total, weight = self._pointwise(scores, labels)
-        parts = [scores.softmax(1).split(list(sites)), labels.split(list(sites))]
         lovasz, scans = scores.new_zeros(()), scores.new_zeros(())
         if self.lovasz:
+            parts = scores.softmax(1).split(list(sites)), labels.split(list(sites))
             for probabilities, truth in zip(*parts, strict=True):
                 lovasz = lovasz + lovasz_softmax(
                     probabilities, truth, ignore_index=self.ignore_index

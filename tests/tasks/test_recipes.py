@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from small_street import QUICK, Watch, small_scan
 
 import perception
@@ -19,14 +18,14 @@ from perception.datasets.sample import Sample
 from perception.datasets.segmentation import SegmentationData
 from perception.io import checkpoint
 from perception.models import MinkUNet
-from perception.tasks import Segmentation
+from perception.tasks import AveragedWeights, Segmentation
 from perception.tasks.losses import class_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 EMA = [
-    "--trainer.callbacks+=pytorch_lightning.callbacks.EMAWeightAveraging",
-    "--trainer.callbacks.decay=0.7",
+    "--trainer.callbacks+=perception.tasks.AveragedWeights",
+    "--trainer.callbacks.decay=0.2",  # the first average keeps 2 / 11, all others 0.2
 ]
 
 
@@ -46,33 +45,34 @@ def test_the_averaged_weights_are_validated_kept_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
-    swap = EMAWeightAveraging.on_validation_epoch_start
+    swap = AveragedWeights.on_validation_epoch_start
 
     def on_validation_epoch_start(self: Any, trainer: Any, pl_module: Any) -> None:
         swap(self, trainer, pl_module)
         seen.append(pl_module.net.head.weight.clone())
 
-    monkeypatch.setattr(EMAWeightAveraging, "on_validation_epoch_start", on_validation_epoch_start)
+    monkeypatch.setattr(AveragedWeights, "on_validation_epoch_start", on_validation_epoch_start)
     watch = ["--trainer.callbacks+=small_street.Watch"]
     exported = fit(tmp_path, *EMA, *watch, "--trainer.max_steps=5")
 
     assert len(Watch.states) == 5
     average = Watch.states[0]
-    for state in Watch.states[1:]:
-        average = {name: 0.7 * average[name] + 0.3 * state[name] for name in average}
-    kept = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    for kept, state in zip((2 / 11, 0.2, 0.2, 0.2), Watch.states[1:], strict=True):
+        average = {name: kept * average[name] + (1 - kept) * state[name] for name in average}
+    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     for name, value in exported.items():
         if name.endswith("num_batches_tracked"):
+            assert value == 5
             continue
         torch.testing.assert_close(value.double(), average[name], rtol=1e-5, atol=1e-6)
-        assert torch.equal(kept["state_dict"][f"net.{name}"], value)
-        now = kept["current_model_state"][f"net.{name}"]  # what training goes on with
+        assert torch.equal(saved["state_dict"][f"net.{name}"], value)
+        now = saved["current_model_state"][f"net.{name}"]  # what training goes on with
         torch.testing.assert_close(now.double(), Watch.states[-1][name])
     assert torch.equal(seen[-1], exported["head.weight"])
     # Averaging changes nothing of the training itself.
     plain = fit(tmp_path / "plain", "--trainer.max_steps=5")
     for name, value in plain.items():
-        assert torch.equal(value, kept["current_model_state"][f"net.{name}"]), name
+        assert torch.equal(value, saved["current_model_state"][f"net.{name}"]), name
     assert perception.load(tmp_path / "model.safetensors").names == street.CLASSES
 
 

@@ -27,7 +27,7 @@ OPTIONS = [
     "--data.batch_size=1",
     "--data.num_workers=1",
     "--model.scheduler=perception.tasks.OneCycle",
-    "--trainer.callbacks+=pytorch_lightning.callbacks.EMAWeightAveraging",
+    "--trainer.callbacks+=perception.tasks.AveragedWeights",
     "--trainer.callbacks.decay=0.8",
 ]
 
