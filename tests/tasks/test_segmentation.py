@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,29 @@ def test_validation_counts_points_not_sites() -> None:
     hits = ((voted == data.point_labels) & valid & (data.point_labels == 0)).sum()
     either = (((voted == 0) | (data.point_labels == 0)) & valid).sum()
     assert result.per_class[0].item() == pytest.approx((hits / either).item())
+
+
+def test_of_several_frames_the_newest_is_counted_and_predicted() -> None:
+    def drive(seed: int) -> SegmentationItem:
+        one = scene(seed)
+        frames = np.arange(len(one.labels)) * 3 // len(one.labels)  # thirds of a scan as frames
+        return dataclasses.replace(one, frames=frames.astype(np.int16))
+
+    data = collate_segmentation([drive(0), drive(1)])
+    assert data.point_frames is not None
+    newest = data.point_frames == 2
+    task = module()
+    task.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
+    task.eval()
+    task.validation_step(data, 0)
+    counted = newest & (data.point_labels != 255)
+    assert task._iou("val").result().support.sum() == counted.sum()
+    predicted = task.predict_step(data, 0)
+    every = task(data.x).features.argmax(1)[data.point_to_voxel][newest].numpy()
+    assert np.array_equal(np.concatenate(list(predicted.values())), every)
+    assert [len(part) for part in predicted.values()] == [
+        int((part == 2).sum()) for part in data.point_frames.split(list(data.points))
+    ]
 
 
 def test_ignored_sites_do_not_change_the_loss() -> None:
