@@ -103,6 +103,12 @@ class StreamingSegmenter:
         """Leaves out a scan of the drive that cannot be read: the next one is two after the last."""
         self._number += 1
 
+    def kept_bytes(self) -> int:
+        """Bytes of the features that are kept of the past."""
+        layers = sum(memory.bytes() for stream in self._streams for memory in stream.memories)
+        frames = [kept.encoded for stream in self._streams for kept in stream.frames.values()]
+        return layers + sum(encoded.features.nbytes + encoded.coords.nbytes for encoded in frames)
+
     def __repr__(self) -> str:
         seen = self._number + 1
         return f"StreamingSegmenter({self.pipeline.name!r}, keeps {self.keep}, {seen} scans seen)"
