@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,8 +172,7 @@ def drive(
                 raise
             took = time.perf_counter() - start
             result = stream.push(cloud, known.poses[number], time=moment, source=path.name)
-            result.seconds["read"] = took
-            return result
+            return replace(result, seconds={"read": took, **result.seconds})
 
         return ask
 
