@@ -158,6 +158,8 @@ def test_a_training_that_is_cut_off_goes_on_as_if_it_had_not_been(
     for name, value in whole.state_dict().items():
         assert torch.equal(value, rest.state_dict()[name]), name
     assert weights_path(tmp_path / "b", "3d", 0).is_file()
+    with pytest.raises(FormatError, match="another plan"):
+        train(tmp_path / "b", "3d", 0, data, Plan(steps=5, windows=1, widths=WIDTHS), say=quiet)
 
 
 def test_the_crf_starts_as_the_hybrid_network(data: Windows) -> None:
@@ -191,6 +193,15 @@ def test_the_tables_compare_seeds_in_pairs(tmp_path: Path) -> None:
 def test_without_results_there_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run the stages before first"):
         collect(tmp_path)
+
+
+def test_a_stage_before_its_time_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--folder", str(tmp_path), "--methods", "3d", "--seeds", "0", "--devices", "cpu"]
+    for stage in ("train", "evaluate", "time", "table"):
+        assert temporal.main([stage, *options]) == 1
+        assert "first" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from perception.io import FormatError
 from perception.tools.study.methods import METHODS, WIDTHS, network
 from perception.tools.study.report import collect, plot, tables
 from perception.tools.study.scoring import milliseconds, score
@@ -59,9 +60,15 @@ FULL: dict[str, Any] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a stage; returns 0 when it is done, 1 when it has to be run again."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parse(arguments)
+    """Runs a stage; returns 0 when it is done, 1 when it has to be run again or cannot be run."""
+    try:
+        return _run(_parse(list(sys.argv[1:] if argv is None else argv)))
+    except (FileNotFoundError, FormatError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
     begin = time.monotonic()
     options.deadline = math.inf if options.minutes is None else begin + 60.0 * options.minutes
     stages = STAGES[:-1] if options.stage == "all" else (options.stage,)

@@ -91,13 +91,16 @@ def train(
         folder: of the study.
         over: whether the time is over: the training then writes a checkpoint and returns None; call
             again to go on.
+
+    Raises:
+        FormatError: what lies in the folder is of another plan, or broken.
     """
     device = data.points.device
     torch.manual_seed(seed)
     net = network(method, plan.widths).to(device)
     done = weights_path(folder, method, seed)
     if done.is_file():
-        net.load_state_dict(_read(done)["net"])
+        net.load_state_dict(_read(done, plan)["net"])
         return net
     base = [p for name, p in net.named_parameters() if not name.startswith("crf.")]
     own = [p for name, p in net.named_parameters() if name.startswith("crf.")]
@@ -107,7 +110,7 @@ def train(
     path, step = checkpoint_path(folder, method, seed), 0
     crf_group = {"params": own, "weight_decay": 0.0, "multiple": plan.crf_rate}
     if METHODS[method].crf is not None and not path.is_file():
-        state = _await(_branch_path(folder, seed), over)
+        state = _await(_branch_path(folder, seed), plan, over)
         if state is None:
             return None
         # The same network to the bit, then the CRF's weights behind it.
@@ -119,7 +122,7 @@ def train(
         if own:
             optimizer.add_param_group(crf_group)
         if path.is_file():
-            state = _read(path)
+            state = _read(path, plan)
             net.load_state_dict(state["net"])
             optimizer.load_state_dict(state["optimizer"])
             step = int(state["step"])
@@ -187,21 +190,23 @@ def _write(
     os.replace(part, path)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, plan: Plan) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for every way a file can be broken
         raise FormatError(
             path, f"is no checkpoint ({error})", "delete it and train again"
         ) from None
+    if state.get("plan") != asdict(plan):
+        raise FormatError(path, "is of another plan", "give the same options, or another --folder")
     return state
 
 
-def _await(path: Path, over: Callable[[], bool]) -> dict[str, Any] | None:
+def _await(path: Path, plan: Plan, over: Callable[[], bool]) -> dict[str, Any] | None:
     """The checkpoint that the hybrid network's training writes on its way, in another process perhaps;
     None if it does not come in time."""
     while not path.is_file():
         if over():
             return None
         time.sleep(1.0)
-    return _read(path)
+    return _read(path, plan)
