@@ -156,12 +156,11 @@ class Runner:
         if self._bytes is None:
             if count * rough_bytes_per_site(self.net) <= room:
                 return count
-            # Neighbouring rows are neighbours in space: a slab, as dense as the cloud.
-            first = max(count - PROBE, 0) // 2
-            slab = np.arange(first, min(first + PROBE, count))
+            near = _middle(encoded.coords[:, 1:4].numpy(), PROBE)
+            some, _ = _part(encoded, near)
             with LiveBytes() as live:
-                self._probabilities(_part(encoded, slab)[0], self.net)
-            self._bytes = live.peak / len(slab)
+                self._probabilities(some, self.net)
+            self._bytes = live.peak / len(near)
         return int(room / max(self._bytes, 1.0))
 
     def _by_tiles(
@@ -199,6 +198,14 @@ class Runner:
     def _told(self, limit: int) -> str:
         size = (self._bytes or 0) * limit / 1e9
         return f"{size:.3g} GB at {self._bytes or 0:.0f} bytes a site"
+
+
+def _middle(places: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """The `count` rows in the smallest cube around the middle: as compact as a tile."""
+    if count >= len(places):
+        return np.arange(len(places))
+    away = np.abs(places - np.median(places, axis=0)).max(1)
+    return np.sort(np.argpartition(away, count)[:count])
 
 
 def _part(encoded: Encoded, rows: NDArray[np.int64]) -> tuple[Encoded, torch.Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_drive import drive, ground, pipeline
 
 import perception
@@ -74,10 +75,10 @@ def test_sequences_are_turned_as_well() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_gives_nearly_the_same(precision: str) -> None:
+def test_half_precision_gives_nearly_the_same(precision: str, device: torch.device) -> None:
     cloud = ground(5000, 12.0)
-    expected = pipeline()(cloud)
-    result = pipeline(precision=precision)(cloud)
+    expected = pipeline(device=device)(cloud)
+    result = pipeline(precision=precision, device=device)(cloud)
     assert result.method.precision == precision
     assert precision in str(result.method)
     assert result.scores.dtype == np.float32

@@ -131,7 +131,7 @@ def _cost(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--poses", type=Path)
     parser.add_argument("--voxel-size", type=float, default=0.1)
