@@ -104,6 +104,7 @@ def die(when: str) -> None:
 
 if __name__ == "__main__":
     street_scans.street.scan = small_scan  # type: ignore[assignment]
+    street_scans._street = SmallStreet  # type: ignore[assignment]
     from perception.cli.fit import run
 
     if os.environ.get("DIE"):

@@ -109,6 +109,8 @@ class FitCLI(LightningCLI):
             default=1000,
             help="Steps between two writings of last.ckpt, which is written at validations too.",
         )
+        # Else several processes train something else than one with their batch. No effect on one.
+        parser.set_defaults({"trainer.sync_batchnorm": True})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses `args` alone; the process's own command line plays no part."""

@@ -21,7 +21,6 @@ OPTIONS = [
     "--trainer.max_steps=8",
     "--trainer.log_every_n_steps=1",
     "--trainer.gradient_clip_val=1.0",
-    "--trainer.sync_batchnorm=true",
     "--model.focal=1.0",
     "--model.class_weights=[1,2,1,3,1,1,1,1,1,1,1,1]",
 ]
