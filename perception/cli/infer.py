@@ -144,13 +144,14 @@ def drive(
     """The scans of a folder in their order, or None where each stands alone."""
     from perception.inference import find_drive
 
+    if len(jobs) == 1:
+        return None
     known = find_drive([job.path for job in jobs], options.poses)
     if known is None:
-        if len(jobs) > 1:
-            say(
-                options,
-                f"{folder}: no poses.txt beside the scans, so each is labelled alone; --poses FILE names one",
-            )
+        say(
+            options,
+            f"{folder}: no poses.txt beside the scans, so each is labelled alone; --poses FILE names one",
+        )
         return None
     stream = pipeline.stream(frames=options.frames, augment=options.augment)
     why = f" ({stream.reason})" if stream.reason else ""

@@ -95,15 +95,26 @@ class Runner:
 
         Raises:
             TooLittleMemory: a single coarsest voxel of the network does not fit.
+            torch.OutOfMemoryError: nor do tiles that were halved until they were small, on a GPU.
         """
         coded = time.perf_counter()
         tiles, overlap, context = 1, 0.0, None
         with torch.inference_mode(), self._cast():
-            limit = self._limit(encoded) if instead is None else len(encoded.coords)
-            if len(encoded.coords) <= limit:
-                scores = self._probabilities(encoded, instead or self.net)
-            else:
-                scores, tiles, overlap, context = self._by_tiles(encoded, limit)
+            count = len(encoded.coords)
+            limit = self._limit(encoded) if instead is None else count
+            while True:
+                try:
+                    if count <= limit:
+                        scores = self._probabilities(encoded, instead or self.net)
+                    else:
+                        scores, tiles, overlap, context = self._by_tiles(encoded, limit)
+                    break
+                except torch.OutOfMemoryError:
+                    # Others took what was free: a GPU says so, and half as much may do.
+                    if instead is not None or limit < PROBE // 10:
+                        raise
+                    limit = min(limit, count) // 2
+                torch.cuda.empty_cache()
         ended = time.perf_counter()
         rows = encoded.point_to_voxel[-points:].to(scores.device)
         if self.needs_points:
@@ -119,6 +130,11 @@ class Runner:
             encode=coded - start,
             network=ended - coded,
         )
+
+    def fits(self, encoded: Encoded) -> bool:
+        """Whether the network can be given these sites at once."""
+        with torch.inference_mode(), self._cast():
+            return len(encoded.coords) <= self._limit(encoded)
 
     @property
     def context(self) -> Context:

@@ -43,7 +43,8 @@ class StreamingSegmenter:
         frames: scans that the network sees at once; by default as in training. With ``"layers"`` it
             has no say.
         frame_step: every how manieth scan of the drive these are; by default as in training.
-        keep: ``"layers"``, ``"frames"``, or ``"auto"``: layers where that is exact.
+        keep: ``"layers"``, ``"frames"``, or ``"auto"``: layers where that is exact and the first scan
+            fits into the memory, for with layers it is not cut into tiles.
         augment: turned copies, each a stream of its own, whose probabilities are averaged.
         period: seconds between two scans, where they come without times.
 
@@ -83,6 +84,8 @@ class StreamingSegmenter:
                 f"{pipeline.name or 'the model'}: does not say how many frames it was trained on; give "
                 "frames="
             )
+        # Layers of a scan that does not fit cannot be cut into tiles, sites of frames can.
+        self._may_change = keep == "auto" and frames is not None
         self.frames = 1 if frames is None else int(frames)
         self.frame_step = int(pipeline.frame_step if frame_step is None else frame_step)
         if self.frames < 1 or self.frame_step < 1:
@@ -145,6 +148,10 @@ class StreamingSegmenter:
         if len(cloud) == 0:
             return self.pipeline.nothing(cloud, source)
         self.pipeline.check_extent(cloud, place[:3, 3] - self._streams[0].anchor[:3, 3])
+        if self._may_change and self.keep == "layers":
+            self._may_change = False
+            if not self._streams[0].fits(cloud, place):
+                self.keep, self.reason = "frames", "a scan does not fit into the memory at once"
         scored = (stream.push(cloud, place, time, self._number) for stream in self._streams)
         return self.pipeline.labelled(cloud, scored, source=source, kept=self.keep)
 
@@ -161,6 +168,10 @@ class _Stream:
         self.frames: dict[int, Frame] = {}
         # One memory for each of the scans between two that the network sees.
         self.memories = [Memory() for _ in range(of.frame_step)]
+
+    def fits(self, cloud: PointCloud, pose: NDArray[np.float64]) -> bool:
+        """Whether the network can be given a scan at once."""
+        return self.of.pipeline.runner.fits(self.lattice.frame(cloud, pose).encoded)
 
     def push(
         self, cloud: PointCloud, pose: NDArray[np.float64], time: float | None, number: int

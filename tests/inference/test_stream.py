@@ -184,6 +184,22 @@ def test_what_cannot_be_kept_is_said() -> None:
         pipeline(**HYBRID).stream(frames=0)
 
 
+def test_a_scan_that_does_not_fit_is_cut_and_frames_are_kept() -> None:
+    frames = drive(3, 4000, 60.0)
+    options = {**CAUSAL, "channels": (8, 8, 8), "voxel_size": 0.4}
+    stream = pipeline(**options, memory=1_000_000).stream()
+    for sample in frames:
+        assert sample.pose is not None
+        result = stream.push(sample.cloud, sample.pose)
+    assert stream.keep == result.method.kept == "frames"
+    assert "does not fit" in stream.reason
+    assert result.method.tiles > 1
+    expected = pipeline(**options).window(frames, anchor=frames[0].pose)
+    if result.method.overlap >= (result.method.context or np.inf):
+        np.testing.assert_array_equal(result.labels, expected.labels)
+    assert (result.labels == expected.labels).mean() > 0.9
+
+
 def test_networks_whose_frames_meet_elsewhere_are_found_out() -> None:
     shape: dict[str, Any] = {"depth": 14, "channels": [8, 8, 8], "dim": 4, "stride": (2, 2, 2, 1)}
     causal = MinkUNet(4, 3, kernel="causal", **shape).eval()

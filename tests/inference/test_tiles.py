@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_drive import drive, ground, pipeline
+from small_drive import COLORS, NAMES, drive, ground, pipeline
 
 from perception.inference import TooLittleMemory, cut
 from perception.inference.memory import LiveBytes, free_memory, rough_bytes_per_site
@@ -17,6 +17,7 @@ from perception.inference.tiles import context_of
 from perception.io import PointCloud
 from perception.models import MinkUNetCRF
 from perception.nn import GlobalPool
+from perception.pipeline import Pipeline
 from perception.sparse import SparseTensor
 
 
@@ -101,6 +102,27 @@ def test_too_little_memory_is_an_error_that_says_what_fits() -> None:
         pipeline(memory=1000)(ground(500, 20.0))
     with pytest.raises(ValueError, match="memory=0 bytes"):
         pipeline(memory=0)
+
+
+def test_memory_that_others_took_in_the_meantime_is_done_without() -> None:
+    class Crowded(torch.nn.Module):
+        """Has room for 4000 sites, whatever was measured."""
+
+        def __init__(self, net: torch.nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: SparseTensor) -> SparseTensor:
+            if x.num_sites > 4000:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.net(x)
+
+    cloud = ground(8000, 100.0)
+    plain = pipeline(channels=(8, 8, 8), voxel_size=0.4)
+    crowded = Pipeline(Crowded(plain.net), plain.encoder, NAMES, COLORS)
+    expected, result = plain(cloud), crowded(cloud)
+    assert result.method.tiles > 1
+    np.testing.assert_array_equal(result.labels, expected.labels)
 
 
 def test_the_context_holds_all_that_changes_a_site() -> None:
