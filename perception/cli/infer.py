@@ -202,12 +202,7 @@ def segment(ask: Segment, job: Job, options: argparse.Namespace) -> dict[str, An
     prediction.seconds["write"] = time.perf_counter() - start
     prediction.save(targets[2])
     report: dict[str, Any] = prediction.summary()
-    return {
-        "path": str(job.path),
-        **report,
-        "how": str(prediction.method),
-        "files": [str(target) for target in targets],
-    }
+    return {"path": str(job.path), **report, "files": [str(target) for target in targets]}
 
 
 def describe(report: dict[str, Any], left: float) -> str:
@@ -218,7 +213,8 @@ def describe(report: dict[str, Any], left: float) -> str:
     files = report["files"]
     suffixes = " ".join(Path(file).suffix for file in files[1:])
     remaining = f"  ({left:.0f} s left)" if left >= 1 else ""
-    how = f"  {report['how']}\n" if report["how"] else ""
+    text = report["method"]["text"]
+    how = f"  {text}\n" if text else ""
     return (
         f"{report['path']}: {report['points']:,} points, {report['voxels']:,} voxels{remaining}\n{how}"
         f"  {times}\n  {', '.join(parts)}\n  wrote {files[0]} {suffixes}"

@@ -48,6 +48,7 @@ class Method:
     def summary(self) -> dict[str, Any]:
         """JSON values."""
         values: dict[str, Any] = {
+            "text": str(self),
             "precision": self.precision,
             "augment": self.augment,
             "tiles": self.tiles,

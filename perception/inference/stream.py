@@ -82,7 +82,7 @@ class StreamingSegmenter:
         if self.keep == "frames" and frames is None:
             raise ValueError(
                 f"{pipeline.name or 'the model'}: does not say how many frames it was trained on; give "
-                "frames="
+                "frames= (perception infer --frames)"
             )
         # Layers of a scan that does not fit cannot be cut into tiles, sites of frames can.
         self._may_change = keep == "auto" and frames is not None
