@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import time as clock
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import nn
 
+from perception.datasets.encode import Encoder
 from perception.geometry import as_pose
 from perception.inference.causal import FrameByFrame, Memory, why_not_causal
 from perception.inference.prediction import Prediction, Scored
+from perception.inference.runner import Runner
 from perception.inference.variants import Variant, variants
 from perception.inference.window import Frame, Lattice, joined
 from perception.io import PointCloud
 
-if TYPE_CHECKING:
-    from perception.pipeline import Pipeline
-
 __all__ = ["Keep", "StreamingSegmenter"]
 
 Keep = Literal["auto", "layers", "frames"]
+
+
+class Applied(Protocol):
+    """What a stream needs of a `perception.Pipeline`."""
+
+    name: str
+    net: nn.Module
+    encoder: Encoder
+    device: torch.device
+    runner: Runner
+    frames: int | None
+    frame_step: int
+
+    def nothing(self, cloud: PointCloud, source: str = "") -> Prediction: ...
+    def check_extent(self, cloud: PointCloud, moved: NDArray[np.float64] | None = None) -> None: ...
+    def labelled(
+        self, cloud: PointCloud, scored: Iterable[Scored], *, source: str = "", kept: str = ""
+    ) -> Prediction: ...
 
 
 class StreamingSegmenter:
@@ -39,7 +59,8 @@ class StreamingSegmenter:
       drive began: layer upon layer the network looks further back than the frames of a training sample.
 
     Args:
-        pipeline: of a network over space and time (`Encoder.time`), or over several merged scans.
+        pipeline: a `perception.Pipeline` of a network over space and time (`Encoder.time`), or over
+            several merged scans.
         frames: scans that the network sees at once; by default as in training. With ``"layers"`` it
             has no say.
         frame_step: every how manieth scan of the drive these are; by default as in training.
@@ -59,7 +80,7 @@ class StreamingSegmenter:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: Applied,
         *,
         frames: int | None = None,
         frame_step: int | None = None,
@@ -207,7 +228,7 @@ class _Stream:
         )
 
 
-def _why_not_layers(pipeline: Pipeline) -> str:
+def _why_not_layers(pipeline: Applied) -> str:
     encoder = pipeline.encoder
     if encoder.time is None:
         return "its sites have no time"
