@@ -162,13 +162,27 @@ def test_a_training_that_is_cut_off_goes_on_as_if_it_had_not_been(
         train(tmp_path / "b", "3d", 0, data, Plan(steps=5, windows=1, widths=WIDTHS), say=quiet)
 
 
-def test_the_crf_starts_as_the_hybrid_network(data: Windows) -> None:
-    batch = evaluation_batch(data, 0, LEVELS[TABLE])
-    hybrid, crf = network("hybrid", WIDTHS).eval(), network("crf", WIDTHS).eval()
-    crf.load_state_dict(hybrid.state_dict(), strict=False)
-    with torch.no_grad():
-        expected, found = scores("hybrid", hybrid, batch), scores("crf", crf, batch)
-    assert torch.allclose(expected, found, atol=1e-5)
+def test_a_crf_is_put_behind_the_hybrid_network_of_its_seed(data: Windows, tmp_path: Path) -> None:
+    plan = Plan(steps=3, windows=1, branch=0.4, alone=0.7, widths=WIDTHS)
+
+    def quiet(line: str) -> None:
+        pass
+
+    assert train(tmp_path, "crf-fixed", 0, data, plan, over=lambda: True, say=quiet) is None
+    nets = {name: train(tmp_path, name, 0, data, plan, say=quiet) for name in ("hybrid", "crf")}
+    over = iter([False, True])
+    assert train(tmp_path, "crf-fixed", 0, data, plan, over=lambda: next(over), say=quiet) is None
+    nets["crf-fixed"] = train(tmp_path, "crf-fixed", 0, data, plan, say=quiet)
+    weights = {name: net.state_dict() for name, net in nets.items() if net is not None}
+    for name, value in weights["hybrid"].items():
+        assert torch.equal(value, weights["crf-fixed"][name]), name
+    together = [
+        torch.equal(value, weights["crf"][name]) for name, value in weights["hybrid"].items()
+    ]
+    assert not all(together)
+    fresh = network("crf", WIDTHS).state_dict()
+    for method in ("crf", "crf-fixed"):
+        assert not torch.equal(weights[method]["crf.within"], fresh["crf.within"])
 
 
 def test_the_tables_compare_seeds_in_pairs(tmp_path: Path) -> None:

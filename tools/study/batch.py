@@ -21,7 +21,7 @@ from perception.tools.study.windows import UNIT, Windows
 
 __all__ = ["CHANNELS", "VOXEL", "Batch", "evaluation_batch", "training_batch"]
 
-VOXEL: Final = 0.2
+VOXEL: Final = 0.3
 """Edge of a voxel, m."""
 CHANNELS: Final = 6
 """Features of a site: intensity, height over the sensor, range, place in the voxel."""

@@ -87,7 +87,7 @@ def tables(found: dict[str, Any]) -> str:
         ],
     )
     if "hybrid" in rows:
-        for key in ("crf", "crf-cross"):
+        for key in ("crf", "crf-fixed"):
             if key in rows:
                 gain = _paired(rows["hybrid"], rows[key])
                 lines += ["", f"{ROWS[key].name}, above the network alone of the same seed: {gain}"]

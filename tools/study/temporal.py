@@ -50,9 +50,9 @@ QUICK: dict[str, Any] = {
 }
 FULL: dict[str, Any] = {
     "windows": 3000,
-    "val": 160,
+    "val": 200,
     "steps": 6000,
-    "batch": 4,
+    "batch": 3,
     "seeds": [0, 1, 2],
     "widths": WIDTHS,
     "repeats": 40,
@@ -98,7 +98,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("stage", choices=STAGES)
     add("--folder", type=Path, default=Path("runs/temporal"), help="of everything that is written")
     add("--quick", action="store_true", help="tiny networks and data: shows that all stages run")
-    add("--frames", type=int, default=3, help="scans in a window")
+    add("--frames", type=int, default=5, help="scans in a window")
     add("--windows", type=int, help=f"of the training ({FULL['windows']})")
     add("--val", type=int, help=f"windows of the validation ({FULL['val']})")
     add("--steps", type=int, help=f"of a training ({FULL['steps']})")

@@ -34,23 +34,29 @@ class Plan:
     branch: the share of the steps after which a CRF is put behind the hybrid network of the same
         seed; both then see the same batches at the same rate until the end.
     crf_rate: learning rate of the CRF's own weights as a multiple.
+    alone: steps of a CRF behind a fixed network, as a share of the steps; a cycle of their own.
     widths: of the networks.
     """
 
     steps: int = 6000
-    windows: int = 4
+    windows: int = 3
     rate: float = 3e-3
     weight_decay: float = 0.01
     branch: float = 0.6
-    crf_rate: float = 3.0
+    crf_rate: float = 2.0
+    alone: float = 0.1
     widths: tuple[int, ...] = WIDTHS
 
-    def factor(self, step: int) -> float:
-        """The learning rate of a step as a share of the peak."""
-        rise = max(1.0, 0.1 * self.steps)
+    def steps_of(self, method: str) -> int:
+        """Steps of the training of a method."""
+        return max(1, int(self.alone * self.steps)) if METHODS[method].fixed else self.steps
+
+    def factor(self, step: int, steps: int) -> float:
+        """The learning rate of a step of so many, as a share of the peak."""
+        rise = max(1.0, 0.1 * steps)
         if step < rise:
             return 0.01 + 0.99 * step / rise
-        done = min(1.0, (step - rise) / max(1.0, self.steps - rise))
+        done = min(1.0, (step - rise) / max(1.0, steps - rise))
         return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
 
     @property
@@ -102,45 +108,26 @@ def train(
     if done.is_file():
         net.load_state_dict(_read(done, plan)["net"])
         return net
-    base = [p for name, p in net.named_parameters() if not name.startswith("crf.")]
-    own = [p for name, p in net.named_parameters() if name.startswith("crf.")]
-    optimizer = torch.optim.AdamW(base, lr=plan.rate, weight_decay=plan.weight_decay)
-    optimizer.param_groups[0]["multiple"] = 1.0
+    started = _started(folder, method, seed, net, plan, over)
+    if started is None:
+        return None
+    optimizer, step = started
 
-    path, step = checkpoint_path(folder, method, seed), 0
-    crf_group = {"params": own, "weight_decay": 0.0, "multiple": plan.crf_rate}
-    if METHODS[method].crf is not None and not path.is_file():
-        state = _await(_branch_path(folder, seed), plan, over)
-        if state is None:
-            return None
-        # The same network to the bit, then the CRF's weights behind it.
-        net.load_state_dict(state["net"], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
-        optimizer.add_param_group(crf_group)
-        step = int(state["step"])
-    else:
-        if own:
-            optimizer.add_param_group(crf_group)
-        if path.is_file():
-            state = _read(path, plan)
-            net.load_state_dict(state["net"])
-            optimizer.load_state_dict(state["optimizer"])
-            step = int(state["step"])
-
-    net.train()
+    path, steps = checkpoint_path(folder, method, seed), plan.steps_of(method)
+    net.train(not METHODS[method].fixed)  # a fixed network keeps its statistics; a CRF has none
     began, first, losses = time.monotonic(), step, []
-    while step < plan.steps:
+    while step < steps:
         if step == plan.branch_step and method == "hybrid":
             _write(_branch_path(folder, seed), net, optimizer, step, plan)
         if over():
             _write(path, net, optimizer, step, plan)
-            say(f"{method}-{seed}: stopped before step {step} of {plan.steps}")
+            say(f"{method}-{seed}: stopped before step {step} of {steps}")
             return None
         for group in optimizer.param_groups:
-            group["lr"] = plan.rate * group["multiple"] * plan.factor(step)
+            group["lr"] = plan.rate * group["multiple"] * plan.factor(step, steps)
         losses.append(_step(net, method, data, plan, seed, step, optimizer))
         step += 1
-        if step % max(1, plan.steps // 20) == 0:
+        if step % max(1, steps // 20) == 0:
             seconds = (time.monotonic() - began) / (step - first)
             loss = float(torch.stack(losses).mean())
             say(f"{method}-{seed}: step {step}, loss {loss:.4f}, {1e3 * seconds:.1f} ms a step")
@@ -148,6 +135,46 @@ def train(
             _write(path, net, optimizer, step, plan)
     _write(done, net, None, step, plan)
     return net
+
+
+def _started(
+    folder: Path, method: str, seed: int, net: nn.Module, plan: Plan, over: Callable[[], bool]
+) -> tuple[torch.optim.Optimizer, int] | None:
+    """The optimizer, and the step that comes next, with the weights in `net`: from a checkpoint, a
+    hybrid network that a CRF is put behind, or the beginning. None: the time was over before."""
+    options = METHODS[method]
+    base = [p for name, p in net.named_parameters() if not name.startswith("crf.")]
+    own = [p for name, p in net.named_parameters() if name.startswith("crf.")]
+    crf_group = {"params": own, "weight_decay": 0.0, "multiple": plan.crf_rate}
+    if options.fixed:
+        for parameter in base:
+            parameter.requires_grad_(False)
+        optimizer = torch.optim.AdamW([crf_group], lr=plan.rate)
+    else:
+        network_group = {"params": base, "weight_decay": plan.weight_decay, "multiple": 1.0}
+        optimizer = torch.optim.AdamW([network_group], lr=plan.rate)
+
+    path = checkpoint_path(folder, method, seed)
+    if path.is_file():
+        if own and not options.fixed:
+            optimizer.add_param_group(crf_group)
+        state = _read(path, plan)
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        return optimizer, int(state["step"])
+    if options.crf is None:
+        return optimizer, 0
+    before = weights_path(folder, "hybrid", seed) if options.fixed else _branch_path(folder, seed)
+    state = _await(before, plan, over)
+    if state is None:
+        return None
+    # The same network to the bit, then the CRF's weights behind it.
+    net.load_state_dict(state["net"], strict=False)
+    if options.fixed:
+        return optimizer, 0
+    optimizer.load_state_dict(state["optimizer"])
+    optimizer.add_param_group(crf_group)
+    return optimizer, int(state["step"])
 
 
 def _step(
