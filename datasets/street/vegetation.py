@@ -109,11 +109,13 @@ def tree(r: Random, size: float = 1.0, low: float | None = None, bare: bool = Fa
     lean = (r.gauss(0.0, tilt), r.gauss(0.0, tilt))
     bark = r.uniform(0.7, 1.3)
     conifer = r.random() < 0.14
-    rows = _trunk(r, radius, clear, height, (0.0, 0.0) if conifer else lean, bark)
+    foot = r.uniform(0.2, 1.2)  # where a conifer's branches begin
+    rows = _trunk(
+        r, radius, foot if conifer else clear, height, (0.0, 0.0) if conifer else lean, bark
+    )
     density = r.choice((r.uniform(0.3, 1.0), r.uniform(0.7, 3.5)))
     spread = size * r.uniform(1.4, 4.2)
     if conifer:
-        foot = r.uniform(0.2, 1.2)
         for level in range(5):
             f = level / 5.0
             z = foot + f * (height - foot)
@@ -122,7 +124,7 @@ def tree(r: Random, size: float = 1.0, low: float | None = None, bare: bool = Fa
                       (spread * (1 - f) * 0.8, spread * (1 - f) * 0.8, 0.14 * height), density + 1.0, gain=gain)
             )  # fmt: skip
         return Item(rows, None, k.VEGETATION)
-    if r.random() < 0.12:  # ivy
+    if r.random() < 0.07:  # ivy
         rows.append(
             hedge(k.VEGETATION, m.LEAF, (-1.4 * radius - 0.1, 1.4 * radius + 0.1), 2.8 * radius + 0.2,
                   (0.0, clear * r.uniform(0.4, 1.0)), r.uniform(4.0, 12.0), gain=gain)
