@@ -37,12 +37,15 @@ class SegmentationItem:
     labels: `[N] uint8` of its points, 255 ignored.
     name: of the scan.
     frames: `[N] int16`, the frame of each point where the scan is several; None where it is one.
+    positions: `[N, D] float32`, of the points in voxels (`Encoder.positions`), for a network that takes
+        points; None for others.
     """
 
     encoded: Encoded
     labels: NDArray[np.uint8]
     name: str
     frames: NDArray[np.int16] | None = None
+    positions: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,9 @@ class SegmentationBatch:
     point_to_voxel: `[N] int64`, the row of `x` of each point.
     names: one name a scan.
     points: number of points of each scan, in order; they sum to N.
+    sites: number of sites of each scan, likewise.
     point_frames: `[N] int16`, the frame of each point, the newest the highest; None for single scans.
+    point_positions: `[N, D] float32`, of the points in voxels; None where nobody asked for them.
     """
 
     x: SparseTensor
@@ -64,13 +69,15 @@ class SegmentationBatch:
     point_to_voxel: torch.Tensor
     names: tuple[str, ...]
     points: tuple[int, ...]
+    sites: tuple[int, ...]
     point_frames: torch.Tensor | None = None
+    point_positions: torch.Tensor | None = None
 
     def to(
         self, device: torch.device | str | int, *, non_blocking: bool = False
     ) -> SegmentationBatch:
         """The same batch on `device`."""
-        frames = self.point_frames
+        frames, positions = self.point_frames, self.point_positions
         return replace(
             self,
             x=self.x.to(device),
@@ -78,11 +85,14 @@ class SegmentationBatch:
             point_labels=self.point_labels.to(device, non_blocking=non_blocking),
             point_to_voxel=self.point_to_voxel.to(device, non_blocking=non_blocking),
             point_frames=None if frames is None else frames.to(device, non_blocking=non_blocking),
+            point_positions=(
+                None if positions is None else positions.to(device, non_blocking=non_blocking)
+            ),
         )
 
     def pin_memory(self) -> SegmentationBatch:
         """The same batch in memory that a GPU reads while the processor goes on."""
-        frames = self.point_frames
+        frames, positions = self.point_frames, self.point_positions
         return replace(
             self,
             x=self.x.pin_memory(),
@@ -90,6 +100,7 @@ class SegmentationBatch:
             point_labels=self.point_labels.pin_memory(),
             point_to_voxel=self.point_to_voxel.pin_memory(),
             point_frames=None if frames is None else frames.pin_memory(),
+            point_positions=None if positions is None else positions.pin_memory(),
         )
 
 
@@ -108,6 +119,8 @@ def collate_segmentation(items: Sequence[SegmentationItem]) -> SegmentationBatch
     rows = _buffer((points,), torch.int64)
     several = all(item.frames is not None for item in items)
     frames = _buffer((points,), torch.int16) if several else None
+    placed = all(item.positions is not None for item in items)
+    positions = _buffer((points, x.dim), torch.float32) if placed else None
     site = point = 0
     for item in items:
         encoded = item.encoded
@@ -121,6 +134,8 @@ def collate_segmentation(items: Sequence[SegmentationItem]) -> SegmentationBatch
         )
         if frames is not None and item.frames is not None:
             frames[point:to_point] = torch.from_numpy(item.frames)
+        if positions is not None and item.positions is not None:
+            positions[point:to_point] = item.positions
         site, point = to_site, to_point
     return SegmentationBatch(
         x=x,
@@ -129,7 +144,9 @@ def collate_segmentation(items: Sequence[SegmentationItem]) -> SegmentationBatch
         point_to_voxel=rows,
         names=tuple(item.name for item in items),
         points=tuple(len(item.labels) for item in items),
+        sites=tuple(len(item.encoded.coords) for item in items),
         point_frames=frames,
+        point_positions=positions,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -31,11 +31,14 @@ class Encoded:
         lexicographic order.
     features: `[M, C] float32`, the mean over the points of a site.
     point_to_voxel: `[N] int64`, the row of each point's site.
+    positions: `[N, 3]` or `[N, 4]` floating, where the points are among the sites (`Encoder.positions`);
+        None where nobody asked.
     """
 
     coords: torch.Tensor
     features: torch.Tensor
     point_to_voxel: torch.Tensor
+    positions: torch.Tensor | None = None
 
 
 class Encoder:
@@ -134,19 +137,67 @@ class Encoder:
 
     def __call__(self, cloud: PointCloud) -> Encoded:
         """Sites and features of `cloud`."""
+        return self._voxels(cloud, cloud.points, None if self.time is None else self._times(cloud))
+
+    def placed(
+        self, cloud: PointCloud, motion: NDArray[np.float64], *, positions: bool = False
+    ) -> Encoded:
+        """Sites and features of one scan on a lattice that is not its sensor's.
+
+        Sites and the feature "offset" are those of the points on the lattice; "z", "height" and
+        "range" are those in the scan's own frame, "age" is 0.
+
+        Args:
+            cloud: a scan in its sensor's frame.
+            motion: ``[4, 4]``, lattice_from_sensor.
+            positions: give those as well, in space alone.
+
+        Returns:
+            With `time`, all sites at time 0.
+        """
+        # In float64: sites far from the lattice's zero keep their place to the micrometre.
+        places = cloud.points.astype(np.float64) @ motion[:3, :3].T + motion[:3, 3]
+        still = None if self.time is None else np.zeros(len(cloud), np.int64)
+        encoded = self._voxels(cloud, places, still)
+        if not positions:
+            return encoded
+        return replace(encoded, positions=torch.from_numpy(places / np.array(self.edges)))
+
+    @property
+    def age_channel(self) -> int | None:
+        """Where the feature "age" is; None without."""
+        if "age" not in self.features:
+            return None
+        before = self.features[: self.features.index("age")]
+        return sum(self.CHANNELS[name] for name in before)
+
+    def _voxels(
+        self, cloud: PointCloud, places: NDArray[np.floating], times: NDArray[np.integer] | None
+    ) -> Encoded:
         features = np.empty((len(cloud), self.channels), np.float32)
         column = 0
         for name in self.features:
             stop = column + self.CHANNELS[name]
-            self._write(name, cloud, features[:, column:stop])
+            self._write(name, cloud, places, features[:, column:stop])
             column = stop
-        places, size = cloud.points, list(self.edges)
-        if self.time is not None:
+        size = list(self.edges)
+        if times is not None:
             # Half a step inside its cell: whole numbers are exact in float32.
-            times = self._times(cloud).astype(np.float32) + np.float32(0.5)
-            places, size = np.concatenate([places, times[:, None]], axis=1), [*size, 1.0]
+            middle = times.astype(places.dtype) + places.dtype.type(0.5)
+            places, size = np.concatenate([places, middle[:, None]], axis=1), [*size, 1.0]
         voxels = voxelize(torch.from_numpy(places), size, features=torch.from_numpy(features))
         return Encoded(voxels.coords, voxels.features, voxels.point_to_voxel)
+
+    def positions(self, cloud: PointCloud) -> torch.Tensor:
+        """Where the points of `cloud` are among its sites, `[N, D] float32`: in voxels, the time in steps.
+
+        A point lies in the site that is the floor of its position, in the middle at 0.5.
+        """
+        places = cloud.points / np.array(self.edges, np.float32)
+        if self.time is not None:
+            middle = self._times(cloud).astype(np.float32) + np.float32(0.5)
+            places = np.concatenate([places, middle[:, None]], axis=1)
+        return torch.from_numpy(places)
 
     def _times(self, cloud: PointCloud) -> NDArray[np.integer]:
         name = "frame" if self.time == "frame" else "age"
@@ -161,7 +212,13 @@ class Encoder:
         assert not isinstance(self.time, str | None)
         return np.floor(0.5 - values.astype(np.float64) / self.time).astype(np.int64)
 
-    def _write(self, name: str, cloud: PointCloud, out: NDArray[np.float32]) -> None:
+    def _write(
+        self,
+        name: str,
+        cloud: PointCloud,
+        places: NDArray[np.floating],
+        out: NDArray[np.float32],
+    ) -> None:
         points = cloud.points
         if name == "z":
             np.divide(points[:, 2], np.float32(HEIGHT_SCALE), out=out[:, 0])
@@ -172,7 +229,7 @@ class Encoder:
             np.hypot(points[:, 0], points[:, 1], out=out[:, 0])
             out /= np.float32(RANGE_SCALE)
         elif name == "offset":
-            _offset(points, np.array(self.edges, np.float32), out)
+            _offset(places, np.array(self.edges, places.dtype), out)
         elif name == "one":
             out[:] = 1
         elif name == "age":
@@ -207,7 +264,7 @@ def _offset(points: NDArray, edges: NDArray, out: NDArray) -> None:
     for i in range(len(points)):
         for d in range(3):
             scaled = points[i, d] / edges[d]
-            out[i, d] = scaled - np.floor(scaled) - np.float32(0.5)
+            out[i, d] = np.float32(scaled - np.floor(scaled)) - np.float32(0.5)
 
 
 def ground_height(points: np.ndarray, *, cell: float = 4.0, share: float = 0.05) -> np.ndarray:

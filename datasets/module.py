@@ -61,6 +61,10 @@ class DataModule(LightningDataModule, ABC, Generic[Item]):
         """Whether training never shows an item twice."""
         return False
 
+    def metadata(self) -> dict[str, Any]:
+        """JSON values that a model file needs of the data beside the network's."""
+        return {}
+
     def train_dataloader(self) -> ResumableLoader:
         """Batches of training items, new ones every epoch."""
         items = self.items("train")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,20 @@ class SegmentationScans(ScanItems[SegmentationItem]):
         encoder: makes sites and features.
         transform: changes of the samples; None leaves them.
         seed: of the changes.
+        points: also give where the points are, see `Encoder.positions`.
     """
 
     def __init__(
-        self, scans: Scans, encoder: Encoder, transform: Compose | None = None, seed: int = 0
+        self,
+        scans: Scans,
+        encoder: Encoder,
+        transform: Compose | None = None,
+        seed: int = 0,
+        points: bool = False,
     ) -> None:
         super().__init__(scans, transform, seed)
         self.encoder = encoder
+        self.points = points
 
     def item(self, sample: Sample) -> SegmentationItem:
         """Sites, features and labels of a sample; 255 where nobody may see the labels."""
@@ -40,7 +47,8 @@ class SegmentationScans(ScanItems[SegmentationItem]):
         if labels is None:
             labels = np.full(len(sample.cloud), IGNORE, np.uint8)
         frames = sample.cloud.attributes.get("frame")
-        return SegmentationItem(self.encoder(sample.cloud), labels, sample.name, frames)
+        positions = self.encoder.positions(sample.cloud) if self.points else None
+        return SegmentationItem(self.encoder(sample.cloud), labels, sample.name, frames, positions)
 
 
 class SegmentationData(ScansModule[SegmentationItem]):
@@ -55,6 +63,7 @@ class SegmentationData(ScansModule[SegmentationItem]):
         features: input features of a site, see `Encoder`.
         time: None for sites in space; `"frame"` or a time step in seconds for sites in space and time,
             see `Encoder`.
+        points: also give where the points are, for a network with `needs_points`.
         frames: scans in a sample, registered into the frame of the newest, see `Frames`.
         frame_step: every how manieth scan of a drive a sample of several has.
         transforms: random changes of the training samples, in this order; the whole drive's frames
@@ -77,6 +86,7 @@ class SegmentationData(ScansModule[SegmentationItem]):
         voxel_size: float = 0.1,
         features: Sequence[str] = ("intensity", "height", "range", "offset"),
         time: Literal["frame"] | float | None = None,
+        points: bool = False,
         frames: int = 1,
         frame_step: int = 1,
         transforms: Sequence[Transform | Mix | Paste] = (),
@@ -87,6 +97,7 @@ class SegmentationData(ScansModule[SegmentationItem]):
         seed: int = 0,
     ) -> None:
         self.encoder = Encoder(voxel_size, features, time)
+        self.points = points
         super().__init__(
             train,
             val,
@@ -104,10 +115,15 @@ class SegmentationData(ScansModule[SegmentationItem]):
         self.classes = train.classes
         self.colors: list[list[int]] = np.asarray(train.colors).tolist()
 
+    def metadata(self) -> dict[str, Any]:
+        """Colours of the classes, and what rebuilds the encoder."""
+        return {"colors": self.colors, "encoder": self.encoder.metadata()}
+
     def class_counts(self) -> NDArray[np.int64]:
         """Points of each class in each training scan."""
         return class_counts(self.train_scans)
 
     def items(self, split: Split) -> SegmentationScans:
         """The samples of a split, transformed and encoded."""
-        return SegmentationScans(self.scans(split), self.encoder, self.change(split), self.seed)
+        change = self.change(split)
+        return SegmentationScans(self.scans(split), self.encoder, change, self.seed, self.points)

@@ -58,6 +58,8 @@ def cast(
     beams: NDArray[np.uint8],
     offsets: NDArray[np.float64],
     gains: NDArray[np.float64],
+    losses: NDArray[np.float64],
+    biases: NDArray[np.float64],
     limits: NDArray[np.float64],
     weather: NDArray[np.float64],
     materials: NDArray[np.float64],
@@ -83,7 +85,7 @@ def cast(
     Args:
         rotation, origin: world_from_sensor.
         directions, beams: ``[R, 3]``, ``[R]``: the pulses.
-        offsets, gains: of the beams.
+        offsets, gains, losses, biases: of the beams.
         limits: min_range, max_range, range noise, dropout, gain, divergence.
         weather: ``Weather.pulse()``.
         materials: the table of ``materials.py``.
@@ -156,11 +158,12 @@ def cast(
                 best += 0.3 - 1.5 * np.log(inside) if label == BUILDING else 0.2 + 0.5 * inside
                 back = back and best <= max_range
         if back:
-            # Intensities are calibrated, hence flat up to about 20 m; then the echo of a surface
+            # Intensities are calibrated, hence flat up to about 21 m; then the echo of a surface
             # seen at a flat angle fades before that of one seen squarely.
-            fade = 1.0 - min(max((best - 18.0) / (20.0 + 38.0 * cosine), 0.0), 1.0)
+            fade = 1.0 - min(max((best - 21.0) / (20.0 + 38.0 * cosine), 0.0), 1.0)
             value = materials[material, 0] * (0.88 + 0.16 * cosine) * strength
             value = (value + materials[material, 1] * _gauss(state)) * gains[b] * gain * fade
+            value -= losses[b]
             lacquer = material in (PAINT, DARK_PAINT)
             if lacquer and random01(state) < 0.65 - 0.5 * cosine:
                 value = 0.0  # mirrored away
@@ -178,7 +181,9 @@ def cast(
                         label, who = int(last_label[b]), int(last_instance[b])
                 last[b, 0], last_label[b], last_instance[b] = own
                 last[b, 1], last[b, 2], last[b, 3] = cx, cy, cz
-            best += noise * _gauss(state) + materials[material, 3] * (random01(state) - 0.5)
+            best += (
+                biases[b] + noise * _gauss(state) + materials[material, 3] * (random01(state) - 0.5)
+            )
         else:
             last[b, 0] = MISS
         if wet > 0.0 and back:

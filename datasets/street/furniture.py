@@ -39,6 +39,9 @@ def pole(r: Random) -> Item:
             "bollard",
             "wooden",
             "mast",
+            "board",
+            "board",
+            "pillar",
         )
     )
     rows: list[Row] = []
@@ -46,9 +49,29 @@ def pole(r: Random) -> Item:
     if style == "bollard":
         return bollard(gain, r.uniform(0.7, 1.1), r.uniform(0.05, 0.1))
     if style in ("wooden", "mast"):
-        height, radius = r.uniform(6.0, 10.0), r.uniform(0.1, 0.2)
+        height, radius = r.uniform(6.0, 10.0), r.uniform(0.08, 0.13)
         material = m.WOOD if style == "wooden" else m.METAL
         rows.append(cylinder(k.POLE, material, (0, 0, -0.3), (0, 0, height), radius, gain=gain))
+        return Item(rows, None, k.POLE)
+    if style == "board":  # a board between two legs
+        w, top = r.choice((r.uniform(0.15, 0.6), r.uniform(0.5, 1.4))), r.uniform(1.2, 2.6)
+        foot = top - r.uniform(0.3, 1.1)
+        material = r.choice((m.PLATE, m.PAINT, m.METAL))
+        rows = [
+            cylinder(k.POLE, m.METAL, (0, y, -0.2), (0, y, top), 0.03, gain=gain)
+            for y in (-0.5 * w, 0.5 * w)
+        ]
+        deep = r.uniform(0.02, 0.08)
+        rows.append(box(k.POLE, material, (-deep, deep), w, (foot, top), gain=gain))
+        return Item(rows, None, k.POLE)
+    if style == "pillar":  # a square post, sometimes with a box on it
+        half, top = r.uniform(0.05, 0.12), r.uniform(1.2, 2.4)
+        rows = [box(k.POLE, m.METAL, (-half, half), 2.0 * half, (-0.2, top), gain=gain)]
+        if r.random() < 0.5:
+            rows.append(
+                box(k.POLE, m.PAINT, (-half - 0.05, half + 0.05), 2.0 * half + 0.1,
+                    (top - r.uniform(0.2, 0.9), top), gain=gain)
+            )  # fmt: skip
         return Item(rows, None, k.POLE)
     height = {
         "lamp": r.uniform(4.5, 9.0),

@@ -68,6 +68,9 @@ T_KERB_LEFT: Final = 7  # factor on the height of the kerb, small at driveways
 T_KERB_RIGHT: Final = 8
 T_SIZE: Final = 9
 
+#: How far plots reach behind the pavement, m.
+PLOT_DEPTH: Final = 25.0
+
 # Columns of the other roads ("crossings"): x of the junction, skew dx/dy, half width,
 # side (+1 left, -1 right, 0 both), verge, pavement, corner radius.
 CROSSING: Final = 7
@@ -166,6 +169,11 @@ def _smoothstep(t: float) -> float:
     return t * t * (3.0 - 2.0 * t)
 
 
+@njit(inline="always")
+def _paved(plot: float) -> float:
+    return 1.0 if plot == 1.0 or plot == 2.0 else 0.0
+
+
 @njit(nogil=True, cache=True)
 def ground_height(
     g: NDArray[np.float64],
@@ -199,6 +207,13 @@ def ground_height(
     z += bank * _smoothstep((behind - g[BANK_START]) / g[BANK_LENGTH])
     seed = int(g[NOISE_SEED])
     ramp = min(behind * 0.5, 1.0)
+    if behind < PLOT_DEPTH:
+        # Squares and car parks are made level.
+        column = T_PLOT_LEFT if lateral > 0.0 else T_PLOT_RIGHT
+        level = (1.0 - f) * _paved(table[i, column]) + f * _paved(table[i + 1, column])
+        level *= min((PLOT_DEPTH - behind) * 0.5, 1.0)
+        ramp *= 1.0 - 0.9 * level
+        z += level * g[ROUGH_WALK] * grain
     w = g[BUMP_LENGTH]
     z += ramp * g[BUMP] * value_noise(x / w, y / w, seed)
     z += ramp * g[TUFT] * value_noise(x * 2.1, y * 2.1, seed + 1)
@@ -286,7 +301,7 @@ def ground_surface(
         if abs(behind - course) < g[PATH_HALF]:
             return SIDEWALK, PAVING
     plot = table[i, T_PLOT_LEFT] if lateral > 0.0 else table[i, T_PLOT_RIGHT]
-    if behind < 25.0:
+    if behind < PLOT_DEPTH:
         if plot == 1.0:
             return SIDEWALK, PAVING
         if plot == 2.0:

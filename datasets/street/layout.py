@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from random import Random
+from typing import Final
 
 from perception.datasets.street import furniture as fu
 from perception.datasets.street import objects as ob
@@ -20,6 +21,9 @@ from perception.datasets.street.plots import Frontage, fill_plot, times
 from perception.datasets.street.style import CHUNK, Style
 
 __all__ = ["lay_out"]
+
+#: Plots that begin without a fence, a wall or a hedge.
+OPEN_PLOTS: Final = ("block", "field", "car park", "plaza")
 
 
 def _pavement(f: Frontage) -> None:
@@ -56,11 +60,15 @@ def _pavement(f: Frontage) -> None:
         f.put(fu.bus_stop(r), at, f.edge + 0.2, f.out - 0.5 * math.pi)
         f.people(0.5, f.edge + 0.1, f.edge + 0.3)
     for _ in range(times(r, 0.05 + 0.08 * style.people)):
+        if not room and style.plot(f.chunk, f.side) not in OPEN_PLOTS:
+            break
         at, turn = r.uniform(-9, 9), r.choice((0.0, 1.4, math.pi))
         build = ve.motorcycle if r.random() < 0.25 else ob.bicycle
+        deep = 0.9 if turn == 1.4 else 0.4
         for i in range(r.choice((1, 1, 1, 2, 5))):
             step = 0.75 if turn == 1.4 else 2.1
-            f.put(build(r), at + step * i, f.edge + (0.35 if turn != 1.4 else 0.9), turn)
+            # Where there is no room in front of fences and hedges, only where none stand.
+            f.put(build(r), at + step * i, f.edge + (-deep - 0.1 if room else deep), turn)
 
 
 def _bays(f: Frontage) -> None:
@@ -89,7 +97,7 @@ def _parking_lane(f: Frontage) -> None:
     while along < f.x + 8.0:
         if r.random() < style.parked:
             chance = r.random()
-            build = ve.car if chance < 0.9 else ve.truck if chance < 0.96 else ve.trailer
+            build = ve.car if chance < 0.84 else ve.truck if chance < 0.95 else ve.trailer
             vehicle = build(r)
             if vehicle.size is not None and vehicle.size[0] < 7.0:
                 turn = (0.0 if r.random() < 0.9 else math.pi) + r.gauss(0.0, 0.02)

@@ -114,6 +114,13 @@ class Frontage:
         self.pen.strips.append((at, edge.half, self.side, length, surface, 0.0, 0.0))
         return edge.drive
 
+    def sheds(self, mean: float, near: float, far: float) -> None:
+        """Sheds, garages, kiosks and pavilions between two distances, square to the street or not."""
+        r = self.r
+        for _ in range(times(r, mean)):
+            turn = r.choice((0.0, 0.5 * math.pi, math.pi, r.uniform(0.0, 6.0)))
+            self.put(st.shed(r), r.uniform(-8, 8), r.uniform(near, far), turn, 3.5)
+
     def path(self) -> None:
         """Lay a footpath that leads away from the street, askew and winding."""
         r = self.r
@@ -210,9 +217,7 @@ def _houses(f: Frontage) -> None:
             continue
         f.put(item, end, f.edge + 0.8 + 0.5 * deep, 0.5 * math.pi, 0.8, 0.5 * deep)
     f.clutter(0.5, f.edge + 0.3, garden - 0.5)
-    if r.random() < 0.2:  # a shed
-        item = st.shed(r)
-        f.put(item, r.uniform(-8, 8), garden + depth + r.uniform(3.0, 12.0), r.uniform(0, 6), 3.0)
+    f.sheds(0.25, garden + depth + 3.0, garden + depth + 12.0)
     drive = f.driveway(garden - f.kerb + 4.0)
     if drive is not None and r.random() < f.style.parked:
         item = ve.car(r) if r.random() < 0.93 else ve.trailer(r)
@@ -233,6 +238,7 @@ def _park(f: Frontage) -> None:
     f.scatter(lambda: fu.pole(r), 0.2 * f.style.poles, f.edge + 0.5, f.edge + 14.0)
     if r.random() < 0.25:
         f.put(st.building(r, 20.0, 12.0, 9.0), 0.0, r.uniform(40.0, 62.0), f.out, 6.0, 10.0)
+    f.sheds(0.2, f.edge + 5.0, f.edge + 25.0)
     f.people(0.3, f.edge + 1.0, f.edge + 15.0)
 
 
@@ -268,6 +274,7 @@ def _car_park(f: Frontage) -> None:
                 f.put(item, at, row + r.gauss(0.0, 0.15), turn, 1.0)
             at += pitch
     f.clutter(0.4, f.edge + 0.4, f.edge + 1.0)
+    f.sheds(0.25, f.edge + 19.0, f.edge + 26.0)
     f.green(f.edge + 18.0, 50.0, 1.0, 2.0)
     if r.random() < 0.5:
         f.put(st.building(r, 20.0, 14.0, 7.0), 0.0, f.edge + 32.0, f.out, 4.0, 10.0)
@@ -280,6 +287,8 @@ def _plaza(f: Frontage) -> None:
     item = st.building(r, CHUNK, depth, 3.1 * f.style.storeys)
     f.put(item, 0.0, setback + 0.5 * depth, f.out, 3.0, 10.0)
     f.green(f.edge + 1.0, setback - 1.5, 1.0, 0.4)
+    if setback - f.edge > 10.0:
+        f.sheds(0.25, f.edge + 4.5, setback - 4.0)
     f.people(0.8, f.edge + 0.8, setback - 1.0)
     f.scatter(lambda: fu.pole(r), 0.7, f.edge, setback - 1.0)
     f.clutter(0.8, f.edge + 0.6, setback - 0.8)
@@ -291,6 +300,7 @@ def _yard_wall(f: Frontage) -> None:
     r = f.r
     f.put(st.wall(r, CHUNK), 0.0, f.edge + 0.3, 0.0, 0.8, 10.0)
     f.green(f.edge + 1.5, f.edge + 12.0, 1.0, 2.5)
+    f.sheds(0.2, f.edge + 3.0, f.edge + 7.0)
     if r.random() < 0.6:
         item = st.building(r, 16.0, 10.0, 7.0)
         f.put(item, 0.0, f.edge + r.uniform(9.0, 16.0), f.out, 4.0, 8.0)

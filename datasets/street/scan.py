@@ -256,6 +256,8 @@ class Street:
                 part.beam,
                 lidar.offsets(),
                 lidar.gains(),
+                lidar.losses(),
+                lidar.biases(),
                 limits,
                 weather.pulse(),
                 self.style.materials,

@@ -41,6 +41,7 @@ class Lidar(ABC):
         max_range, min_range: m.
         range_noise: standard deviation of the range, m.
         dropout: share of pulses lost for no visible reason.
+        range_bias: standard deviation of what one laser's range is off all the time, m.
         gain: factor on all intensities.
         divergence: full angle of the beam, radians. Where neighbouring pulses meet surfaces less
             than a metre apart, a beam on the edge returns a point in between. 0: never.
@@ -57,6 +58,7 @@ class Lidar(ABC):
     min_range: float = 1.3
     range_noise: float = 0.009
     dropout: float = 0.004
+    range_bias: float = 0.0
     gain: float = 1.0
     divergence: float = 0.0
     unit: int = 0
@@ -72,10 +74,10 @@ class Lidar(ABC):
             raise ValueError(f"{name}: height {self.height} m; mount it above 0.3 m")
         if not 0.0 <= self.dropout <= 1.0:
             raise ValueError(f"{name}: dropout {self.dropout}; give a share, 0 to 1")
-        if self.range_noise < 0.0 or self.divergence < 0.0:
+        if min(self.range_noise, self.range_bias, self.divergence) < 0.0:
             raise ValueError(
-                f"{name}: range_noise {self.range_noise} and divergence {self.divergence} must not "
-                "be negative"
+                f"{name}: range_noise {self.range_noise}, range_bias {self.range_bias} and divergence "
+                f"{self.divergence} must not be negative"
             )
 
     @property
@@ -102,6 +104,18 @@ class Lidar(ABC):
         """``[beams]`` intensity factor of each laser, which makes the known striping."""
         spread = np.random.default_rng([66, self.unit]).normal(1.0, 0.07, self.beams)
         return spread.clip(0.8, 1.2)
+
+    def losses(self) -> NDArray[np.float64]:
+        """``[beams]`` what each laser reads too little; some read nothing from what is dark."""
+        rng = np.random.default_rng([68, self.unit])
+        weak = rng.random(self.beams) < 0.14
+        little = np.abs(rng.normal(0.0, 0.02, self.beams))
+        return np.where(weak, rng.uniform(0.03, 0.17, self.beams), little)
+
+    def biases(self) -> NDArray[np.float64]:
+        """``[beams]`` constant range error of each laser, m."""
+        drawn = np.random.default_rng([69, self.unit]).normal(0.0, 1.0, self.beams)
+        return self.range_bias * drawn.clip(-2.0, 2.0)
 
     @abstractmethod
     def rays(self, time: float, car: int) -> Rays:

@@ -18,6 +18,8 @@ __all__ = ["building", "fence", "house", "shed", "wall"]
 
 def fence(r: Random, length: float) -> Item:
     """A wooden or metal fence or a wire mesh with posts, along x."""
+    if r.random() < 0.22:
+        return _rails(r, length)
     height = r.uniform(0.8, 1.9)
     if r.random() < 0.35:
         rows = [
@@ -42,6 +44,22 @@ def fence(r: Random, length: float) -> Item:
         gain=r.uniform(0.7, 1.4),
     )
     return Item([row], None, k.FENCE)
+
+
+def _rails(r: Random, length: float) -> Item:
+    """Posts, thick or thin, and between them no rail, or one to three."""
+    height, count = r.uniform(0.5, 1.3), r.choice((0, 1, 1, 2, 2, 3))
+    thick, material, gain = r.uniform(0.03, 0.1), r.choice((m.WOOD, m.METAL)), r.uniform(0.7, 1.3)
+    posts = max(int(length / r.uniform(1.2, 2.8)), 1)
+    rows = [
+        cylinder(k.FENCE, material, (x, 0.0, -0.2), (x, 0.0, height), thick, gain=gain)
+        for x in (-0.5 * length + length * i / posts for i in range(posts + 1))
+    ]
+    half, rail = 0.5 * length, r.uniform(0.04, 0.16)
+    for i in range(count):
+        z = height * (1.0 - 0.35 * i) - 0.03
+        rows.append(box(k.FENCE, material, (-half, half), 0.05, (z - rail, z), gain=gain))
+    return Item(rows, None, k.FENCE)
 
 
 def wall(r: Random, length: float) -> Item:
@@ -129,14 +147,41 @@ def building(r: Random, length: float, depth: float, height: float) -> Item:
 
 
 def shed(r: Random) -> Item:
-    """A garden shed or a detached garage."""
-    w, deep, high = r.uniform(2.0, 4.0), r.uniform(2.0, 6.0), r.uniform(1.9, 2.6)
+    """A garden shed, a kiosk, a detached garage, or an open pavilion."""
+    w, deep, high = r.uniform(1.8, 4.5), r.uniform(1.3, 6.0), r.uniform(1.5, 2.8)
+    if r.random() < 0.25:
+        return _pavilion(r, w + 2.0, deep + 1.0, high + 0.7)
     half = 0.5 * w
     rows = [
         box(k.BUILDING, r.choice((m.WOOD, m.PLASTER)), (-half, half), deep, (-0.5, high)),
         box(k.BUILDING, m.ROOF, (-half - 0.2, half + 0.2), deep + 0.4, (high, high + r.uniform(0.1, 0.9)),
             top_width=r.choice((0.1, deep)))
     ]  # fmt: skip
+    return Item(rows, None, k.BUILDING)
+
+
+def _pavilion(r: Random, w: float, deep: float, high: float) -> Item:
+    """A roof on columns, with a wall on some sides: a market stand, a terrace, a shelter."""
+    half, back = 0.5 * w, 0.5 * deep
+    count = r.randint(2, 4)
+    thick, column = r.uniform(0.04, 0.15), r.choice((m.METAL, m.WOOD))
+    rows = [
+        cylinder(k.BUILDING, column, (x, y, -0.3), (x, y, high), thick)
+        for x in (-half + w * i / (count - 1) for i in range(count))
+        for y in (-back, back)
+    ]
+    rows.append(
+        box(k.BUILDING, m.ROOF, (-half - 0.3, half + 0.3), deep + 0.6, (high, high + r.uniform(0.1, 1.0)),
+            top_width=r.choice((0.1, deep)))
+    )  # fmt: skip
+    wall = r.choice((m.WOOD, m.PLASTER, m.GLASS))
+    if r.random() < 0.7:
+        rows.append(box(k.BUILDING, wall, (-half, half), 0.1, (-0.3, high), y=back))
+    for x in (-half, half):
+        if r.random() < 0.4:
+            rows.append(box(k.BUILDING, wall, (x - 0.05, x + 0.05), deep, (-0.3, high)))
+    if r.random() < 0.5:  # a counter or a parapet
+        rows.append(box(k.BUILDING, wall, (-half, half), 0.2, (-0.3, r.uniform(0.7, 1.2)), y=-back))
     return Item(rows, None, k.BUILDING)
 
 

@@ -140,11 +140,11 @@ class Style:
         g[gr.HALF_WIDTH] = self.half_width
         g[gr.VERGE] = self.verge
         g[gr.PAVEMENT] = self.pavement
-        g[gr.KERB] = 0.0 if r.random() < 0.06 else r.uniform(0.02, 0.17)
+        g[gr.KERB] = 0.0 if r.random() < 0.04 else r.uniform(0.03, 0.17)
         g[gr.KERB_WIDTH] = r.choice((0.04, 0.04, 0.08, 0.25))
         g[gr.WALK_SLOPE] = r.choice((0.0, r.uniform(-0.01, 0.025), r.uniform(0.01, 0.06)))
-        g[gr.ROUGH_ROAD] = r.choice((0.0, r.uniform(0.0, 0.012), r.uniform(0.0, 0.035)))
-        g[gr.ROUGH_WALK] = r.choice((0.0, r.uniform(0.0, 0.012), r.uniform(0.0, 0.035)))
+        g[gr.ROUGH_ROAD] = r.choice((0.0, r.uniform(0.0, 0.01), r.uniform(0.0, 0.022)))
+        g[gr.ROUGH_WALK] = r.choice((0.0, r.uniform(0.0, 0.01), r.uniform(0.0, 0.022)))
         g[gr.MOWN] = r.choice((0.0, r.random(), r.random(), 1.0))
         g[gr.DROPPED] = r.uniform(0.0, 1.0)
         g[gr.PATH_HALF] = r.uniform(0.6, 1.9)
@@ -157,14 +157,14 @@ class Style:
         g[gr.BANK_LENGTH] = r.uniform(4.0, 16.0)
         g[gr.BUMP] = r.choice((r.uniform(0.0, 0.08), r.uniform(0.03, 0.28)))
         g[gr.BUMP_LENGTH] = r.uniform(2.0, 7.0)
-        g[gr.TUFT] = r.choice((0.0, r.uniform(0.0, 0.02), r.uniform(0.005, 0.05)))
+        g[gr.TUFT] = r.choice((0.008, r.uniform(0.008, 0.02), r.uniform(0.01, 0.05)))
         g[gr.NOISE_SEED] = r.randrange(1 << 16)
         g[gr.PATH] = r.uniform(4.0, 18.0) if r.random() < 0.3 else 0.0
         g[gr.CORNER] = r.uniform(4.0, 20.0)
         g[gr.VERGE_GRASS] = 1.0 if r.random() < 0.8 else 0.0
         g[gr.LANES] = r.choice((0.0, 1.0, 1.0, 2.0))
-        g[gr.PAVEMENT_MATERIAL] = m.PAVING if r.random() < 0.9 else m.ASPHALT
-        g[gr.ROAD_MATERIAL] = m.ASPHALT if r.random() < 0.9 else m.PAVING
+        g[gr.PAVEMENT_MATERIAL] = m.PAVING if r.random() < 0.97 else m.ASPHALT
+        g[gr.ROAD_MATERIAL] = m.ASPHALT if r.random() < 0.97 else m.PAVING
         g[gr.HILL] = r.uniform(0.0, 0.4 if city else 1.6)
         self.ground = g
         #: Factors on how much of each there is.
@@ -213,13 +213,13 @@ class Style:
         self.materials = m.MATERIALS.copy()
         for material, row in enumerate(self.materials):
             # Grounds keep their order: asphalt is darker than paving almost everywhere.
-            spread = 0.12 if material in (m.ASPHALT, m.PAVING, m.GRASS, m.SOIL) else 0.25
+            spread = 0.1 if material in (m.ASPHALT, m.PAVING, m.GRASS, m.SOIL) else 0.25
             row[0] = min(row[0] * r.uniform(1.0 - spread, 1.0 + spread), 1.0)
             smooth = material in (m.ASPHALT, m.PAVING, m.GRASS, m.SOIL)
             row[1] *= r.uniform(0.3, 1.2) if smooth else r.uniform(0.6, 2.0)
             row[3] *= r.uniform(0.5, 4.0) if material in (m.BARK, m.BRICK) else 1.0
-        self.materials[m.GRASS, 0] *= 1.06
-        if r.random() < 0.7:
+        self.materials[m.GRASS, 0] *= 1.1
+        if r.random() < 0.92:
             self.materials[m.SOIL, :2] = self.materials[m.GRASS, :2]
         self.sensor = Sensor(
             unit=r.randrange(1 << 16),
@@ -230,7 +230,8 @@ class Style:
             roll=r.gauss(0.0, r.choice((0.008, 0.025))),
             range_noise=r.choice((r.uniform(0.006, 0.012), r.uniform(0.008, 0.022))),
             dropout=r.uniform(0.001, 0.008),
-            gain=r.uniform(0.75, 1.25),
+            gain=r.uniform(0.9, 1.24),
+            range_bias=r.choice((r.uniform(0.0, 0.008), r.uniform(0.004, 0.018))),
         )
 
     def junctions(self, x_from: float, x_to: float) -> list[tuple[float, ...]]:

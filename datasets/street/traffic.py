@@ -196,7 +196,7 @@ class Traffic:
 
     def _kind(self) -> str:
         chance = self._r.random()
-        return "truck" if chance < 0.13 else "cyclist" if chance > 0.9 else "car"
+        return "truck" if chance < 0.2 else "cyclist" if chance > 0.9 else "car"
 
     def _enter(self, vehicle: Vehicle) -> bool:
         """Let a vehicle in if nobody is near the place in its lane."""

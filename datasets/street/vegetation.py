@@ -24,14 +24,28 @@ def _trunk(
     rows: list[Row] = []
 
     def limb(start: tuple[float, float, float], end: tuple[float, float, float], r0: float) -> None:
-        # Two pieces, the upper one thinner.
-        mid = tuple(0.5 * (a + b) + r.gauss(0.0, 0.04) for a, b in zip(start, end, strict=True))
-        middle = (mid[0], mid[1], 0.5 * (start[2] + end[2]))
-        rows.append(cylinder(k.TRUNK, m.BARK, start, middle, r0, gain=bark))
-        rows.append(cylinder(k.TRUNK, m.BARK, middle, end, 0.8 * r0, gain=bark))
+        # Real labels call the stem a trunk up to the crown, and what is in the crown vegetation.
+        leafy = min(max(clear + 0.3, start[2] + 0.2), end[2] - 0.1)
+        f = (leafy - start[2]) / (end[2] - start[2])
+        middle = tuple(a + f * (b - a) for a, b in zip(start, end, strict=True))
+        bend = (middle[0] + r.gauss(0.0, 0.03), middle[1] + r.gauss(0.0, 0.03), leafy)
+        rows.append(cylinder(k.TRUNK, m.BARK, start, bend, r0, gain=bark))
+        rows.append(cylinder(k.VEGETATION, m.BARK, bend, end, 0.8 * r0, gain=bark))
 
     top = min(clear + 2.0, 0.8 * height)
     form = r.random()
+    if radius > 0.22 and form < 0.35:  # an old tree: a stout foot, limbs that fan out above it
+        foot, stout = r.uniform(0.4, 1.2), radius * r.uniform(1.1, 1.5)
+        rows.append(cylinder(k.TRUNK, m.BARK, (0.0, 0.0, -0.4), (0.0, 0.0, foot), stout, gain=bark))
+        a = r.uniform(0.0, 6.0)
+        count = r.randint(3, 7)
+        for i in range(count):
+            b = a + 2.0 * math.pi * i / count + r.gauss(0.0, 0.3)
+            out = r.uniform(0.15, 0.55) * (top - foot)
+            base = (0.6 * stout * math.cos(b), 0.6 * stout * math.sin(b), foot - 0.2)
+            tip = (base[0] + out * math.cos(b), base[1] + out * math.sin(b), top)
+            limb(base, tip, stout * r.uniform(0.3, 0.55))
+        return rows
     if form < 0.62:
         limb((0.0, 0.0, -0.4), (lean[0] * top, lean[1] * top, top), radius)
     elif form < 0.85:  # a fork
@@ -83,7 +97,7 @@ def _bare(
 def tree(r: Random, size: float = 1.0, low: float | None = None, bare: bool = False) -> Item:
     """A tree: a trunk and a crown of leafy clumps, or in winter its branches; or a conifer.
     The crown begins ``low`` metres above the ground (by default where it likes)."""
-    radius = size * r.choice((r.uniform(0.05, 0.16), r.uniform(0.12, 0.25), r.uniform(0.18, 0.45)))
+    radius = size * r.choice((r.uniform(0.07, 0.16), r.uniform(0.12, 0.25), r.uniform(0.18, 0.45)))
     clear = low
     if clear is None:
         clear = (
@@ -95,11 +109,13 @@ def tree(r: Random, size: float = 1.0, low: float | None = None, bare: bool = Fa
     lean = (r.gauss(0.0, tilt), r.gauss(0.0, tilt))
     bark = r.uniform(0.7, 1.3)
     conifer = r.random() < 0.14
-    rows = _trunk(r, radius, clear, height, (0.0, 0.0) if conifer else lean, bark)
+    foot = r.uniform(0.2, 1.2)  # where a conifer's branches begin
+    rows = _trunk(
+        r, radius, foot if conifer else clear, height, (0.0, 0.0) if conifer else lean, bark
+    )
     density = r.choice((r.uniform(0.3, 1.0), r.uniform(0.7, 3.5)))
     spread = size * r.uniform(1.4, 4.2)
     if conifer:
-        foot = r.uniform(0.2, 1.2)
         for level in range(5):
             f = level / 5.0
             z = foot + f * (height - foot)
@@ -108,7 +124,7 @@ def tree(r: Random, size: float = 1.0, low: float | None = None, bare: bool = Fa
                       (spread * (1 - f) * 0.8, spread * (1 - f) * 0.8, 0.14 * height), density + 1.0, gain=gain)
             )  # fmt: skip
         return Item(rows, None, k.VEGETATION)
-    if r.random() < 0.12:  # ivy
+    if r.random() < 0.07:  # ivy
         rows.append(
             hedge(k.VEGETATION, m.LEAF, (-1.4 * radius - 0.1, 1.4 * radius + 0.1), 2.8 * radius + 0.2,
                   (0.0, clear * r.uniform(0.4, 1.0)), r.uniform(4.0, 12.0), gain=gain)

@@ -4,7 +4,8 @@ One experiment is one file, `configs/<name>.yaml`; every value in it can be over
 command line. One run lives in one folder, `trainer.default_root_dir`:
 
 - `config.yaml`: everything that was run, overrides included;
-- `checkpoints/last.ckpt`, `checkpoints/best.ckpt`: to resume and to evaluate;
+- `checkpoints/last.ckpt`, `checkpoints/best.ckpt`: to resume and to evaluate; the first is written
+  every `checkpoint_every` steps and at validations, the second when what the task monitors improves;
 - `csv/`, `tensorboard/`: the logs;
 - `model.safetensors`: the trained network for `perception infer`;
 - `predictions/`: what `predict` gives, one `.label` file a scan.
@@ -20,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.plugins.io import CheckpointIO
 
 from perception._native import cuda_problem, supports
-from perception.tasks import ModelExport, PredictionWriter
+from perception.tasks import ModelExport, PredictionWriter, WholeCheckpoints
 
 VERBS = ("fit", "validate", "test", "predict")
 
@@ -98,6 +101,17 @@ class FitCLI(LightningCLI):
             args=_resolve_configs(argv),
         )
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What is set beside model, data and trainer."""
+        parser.add_argument(
+            "--checkpoint_every",
+            type=PositiveInt,
+            default=1000,
+            help="Steps between two writings of last.ckpt, which is written at validations too.",
+        )
+        # Else several processes train something else than one with their batch. No effect on one.
+        parser.set_defaults({"trainer.sync_batchnorm": True})
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses `args` alone; the process's own command line plays no part."""
         self.config = parser.parse_args(args)
@@ -126,17 +140,11 @@ class FitCLI(LightningCLI):
         callbacks = settings.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         if not any(isinstance(c, ModelCheckpoint) for c in callbacks):
-            # At the end of a validation, because there a resumed training goes on exactly; and
-            # apart from the best one, because `save_last` writes only when the best one is written.
-            common: dict[str, Any] = {
-                "dirpath": root / "checkpoints",
-                "enable_version_counter": False,
-                "save_on_train_epoch_end": False,
-            }
-            callbacks.append(ModelCheckpoint(filename="last", **common))
-            callbacks.append(
-                ModelCheckpoint(filename="best", monitor="val/miou", mode="max", **common)
-            )
+            callbacks += self._checkpoints(root / "checkpoints")
+        plugins = settings.get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+        if not any(isinstance(p, CheckpointIO) for p in plugins):
+            plugins.append(WholeCheckpoints())
         if fitting and settings.get("logger") is not False and not quick:
             callbacks.append(LearningRateMonitor("step"))
         if self.subcommand == "predict":
@@ -148,9 +156,29 @@ class FitCLI(LightningCLI):
             seed = self._get(self.config, "seed_everything")
             callbacks.append(ModelExport(command=command, seed=seed))
         trainer: Trainer = super().instantiate_trainer(
-            **kwargs, callbacks=callbacks, default_root_dir=root
+            **kwargs, callbacks=callbacks, plugins=plugins, default_root_dir=root
         )
         return trainer
+
+    def _checkpoints(self, folder: Path) -> list[ModelCheckpoint]:
+        """Writers of the last checkpoint and, if the task monitors anything, of the best one."""
+        # Apart from each other, because `save_last` writes only when the best one is written. The last
+        # one has two writers of one file, because a writer goes by steps or by validations.
+        common: dict[str, Any] = {
+            "dirpath": folder,
+            "enable_version_counter": False,
+            "save_on_train_epoch_end": False,
+        }
+        every = self._get(self.config, "checkpoint_every")
+        writers = [
+            ModelCheckpoint(filename="last", **common),
+            ModelCheckpoint(filename="last", every_n_train_steps=every, **common),
+        ]
+        monitor: tuple[str, str] | None = getattr(self.model, "monitor", None)
+        if monitor is not None:
+            name, mode = monitor
+            writers.append(ModelCheckpoint(filename="best", monitor=name, mode=mode, **common))
+        return writers
 
 
 class _ValidateLast(Callback):

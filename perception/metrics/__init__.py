@@ -1,5 +1,5 @@
 """Metrics as torchmetrics modules."""
 
-from perception.metrics.iou import IoU, SegmentationIoU, label_iou
+from perception.metrics.iou import IoU, Mean, SegmentationIoU, label_iou
 
-__all__ = ["IoU", "SegmentationIoU", "label_iou"]
+__all__ = ["IoU", "Mean", "SegmentationIoU", "label_iou"]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics import Metric
+
+Mean = Literal["present", "all"]
+"""Over which classes the mean IoU runs, see `SegmentationIoU`."""
 
 
 @dataclass(frozen=True)
 class IoU:
     """Result of `SegmentationIoU`.
 
-    mean: scalar tensor, the mean over the classes that occur; NaN where none does.
-    per_class: `[num_classes]`, NaN for classes that neither labels nor predictions contain.
+    mean: scalar float64, the mean over the classes; NaN where none occurs.
+    per_class: `[num_classes] float64`, NaN for classes that neither labels nor predictions contain.
     support: `[num_classes] int64`, labelled elements of each class.
     """
 
@@ -37,7 +41,12 @@ class IoU:
 
 
 def label_iou(
-    predicted: np.ndarray, labels: np.ndarray, num_classes: int, *, ignore_index: int = 255
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    ignore_index: int = 255,
+    mean: Mean = "present",
 ) -> IoU:
     """IoU of predicted labels on labelled points, for arrays as files and pipelines give them.
 
@@ -50,10 +59,11 @@ def label_iou(
     labels first: ``labels = table[raw]`` with ignore_index where no class corresponds.
 
     Args:
-        predicted: `[N]` class numbers.
+        predicted: `[N]` class numbers; any other number is no class.
         labels: `[N]` class numbers or ignore_index, of the same points.
         num_classes: classes C.
         ignore_index: label of the points that are not counted.
+        mean: over which classes, see `SegmentationIoU`.
 
     Raises:
         ValueError: the arrays do not have the same length.
@@ -63,31 +73,77 @@ def label_iou(
             f"label_iou: predicted has shape {list(predicted.shape)} and labels "
             f"{list(labels.shape)}; give one number a point in both"
         )
-    metric = SegmentationIoU(num_classes, ignore_index)
+    metric = SegmentationIoU(num_classes, ignore_index, mean)
     metric.update(
         torch.from_numpy(predicted.astype(np.int64)), torch.from_numpy(labels.astype(np.int64))
     )
     return metric.result()
 
 
-class SegmentationIoU(MulticlassConfusionMatrix):
-    """IoU = TP / (TP + FP + FN) per class over everything seen, and its mean over present classes.
+class SegmentationIoU(Metric):
+    """IoU = TP / (TP + FP + FN) per class over everything seen, and its mean.
 
-    A class is present when a label or a prediction has it. (The mean over 19 classes of
-    SemanticKITTI counts absent ones as zero; on single scans that says nothing about the network.)
+    Elements whose label is ignored do not count, whatever is predicted for them. A prediction that is
+    no class misses the label and is no one's false positive.
+
+    The public tools differ in the classes that occur neither in labels nor in predictions:
+
+    - `"present"` leaves them out, as the nuScenes devkit does (lidarseg: `numpy.nanmean`);
+    - `"all"` counts them as 0, as semantic-kitti-api does. On a whole validation set the two agree; of a
+      single scan, where most classes may be absent, "all" says little about a network.
 
     Args:
         num_classes: classes C.
         ignore_index: label whose elements are not counted.
+        mean: over which classes.
+
+    Raises:
+        ValueError: no such mean.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int | None = 255) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, validate_args=False)
+    counts: torch.Tensor
+    """`[C, C + 1] int64`: rows are labels, columns predictions, the last one for no class."""
+
+    full_state_update = False
+
+    def __init__(self, num_classes: int, ignore_index: int = 255, mean: Mean = "present") -> None:
+        super().__init__()
+        if mean not in ("present", "all"):
+            raise ValueError(f"SegmentationIoU: mean={mean!r} must be present or all")
+        self.num_classes, self.ignore_index, self.mean_over = num_classes, ignore_index, mean
+        empty = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
+        self.add_state("counts", empty, dist_reduce_fx="sum")
+
+    def update(self, predicted: torch.Tensor, labels: torch.Tensor) -> None:
+        """Counts elements: `predicted` and `labels` are integers of one shape.
+
+        Labels are 0..C-1 or ignore_index.
+        """
+        classes = self.num_classes
+        none = (predicted < 0) | (predicted >= classes)
+        columns = torch.where(none, classes, predicted)
+        # Ignored elements go to a row of their own, which is cut off: no size depends on the data.
+        rows = torch.where(labels == self.ignore_index, classes, labels)
+        places = (rows * (classes + 1) + columns).flatten()
+        table = torch.bincount(places, minlength=(classes + 1) ** 2)
+        self.counts += table.view(classes + 1, classes + 1)[:classes]
+
+    def restore(self, counts: torch.Tensor) -> None:
+        """Goes on from `counts [C, C + 1]` of earlier, on the device where the metric is."""
+        self.counts = counts.to(self.counts.device)
+        self._update_count += 1  # else torchmetrics warns of a result without an update
+
+    def compute(self) -> torch.Tensor:
+        """The counts `[C, C + 1]` of everything since the last reset, over all processes."""
+        return self.counts
 
     def result(self) -> IoU:
         """IoU of everything since the last reset, over all processes."""
-        matrix = self.compute()  # rows are labels, columns predictions
-        hits = matrix.diagonal()
-        total = matrix.sum(0) + matrix.sum(1) - hits
-        per_class = torch.where(total > 0, hits / total, torch.nan)
-        return IoU(per_class.nanmean(), per_class, matrix.sum(1))
+        counts: torch.Tensor = self.compute()
+        hits = counts.diagonal()
+        support = counts.sum(1)
+        total = counts[:, :-1].sum(0) + support - hits
+        per_class = torch.where(total > 0, hits.double() / total, torch.nan)
+        zero = self.mean_over == "all" and bool((total > 0).any())
+        averaged = per_class.nan_to_num() if zero else per_class
+        return IoU(averaged.nanmean(), per_class, support)

@@ -6,5 +6,7 @@ the arguments that rebuild it in ``net.args``, a dictionary of JSON values.
 """
 
 from perception.models.minkunet import MinkUNet
+from perception.models.minkunet_crf import MinkUNetCRF
+from perception.models.spvcnn import SPVCNN
 
-__all__ = ["MinkUNet"]
+__all__ = ["SPVCNN", "MinkUNet", "MinkUNetCRF"]

@@ -3,7 +3,8 @@
 Sources: Choy, Gwak, Savarese, "4D Spatio-Temporal ConvNets" (CVPR 2019) for the family 14, 18, 34,
 50 (one 5-wide stem, residual blocks of ResNet-18/34/50); Tang et al., "Searching Efficient 3D
 Architectures with Sparse Point-Voxel Convolution" (ECCV 2020) for the 42-layer variant (two 3-wide
-stem convolutions, two blocks a stage).
+stem convolutions, two blocks a stage). With `block="convnext"` the residual blocks are those of Liu
+et al., "A ConvNet for the 2020s" (CVPR 2022), and Woo et al., "ConvNeXt V2" (CVPR 2023).
 """
 
 from __future__ import annotations
@@ -15,11 +16,21 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from perception.nn import BatchNorm, Conv, ConvTranspose, Linear, ReLU, Residual, Sequential
+from perception.nn import (
+    BatchNorm,
+    Conv,
+    ConvNeXtBlock,
+    ConvTranspose,
+    Linear,
+    ReLU,
+    Residual,
+    Sequential,
+)
 from perception.nn.sequential import run_layers
 from perception.sparse import SparseTensor, cat
 
-Kernel = Literal["cube", "cross", "hybrid"]
+Kernel = Literal["cube", "cross", "hybrid", "causal"]
+Block = Literal["residual", "convnext"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,19 @@ class Bottleneck(Residual):
         super().__init__(body, _shortcut(in_channels, out_channels))
 
 
+class ConvNeXt(Sequential):
+    """`ConvNeXtBlock` with a 5-wide depthwise convolution; a linear layer before where widths differ."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, *, dim: int, kernel: Kernel) -> None:
+        before = [] if in_channels == channels else [Linear(in_channels, channels)]
+        super().__init__(*before, ConvNeXtBlock(channels, 5, dim=dim, kernel=kernel))
+
+
+_Blocks = type[BasicBlock] | type[Bottleneck] | type[ConvNeXt]
+
+
 class UpStage(nn.Module):
     """Transposed convolution back to finer sites, the encoder's features beside it, then blocks."""
 
@@ -89,7 +113,7 @@ class UpStage(nn.Module):
         blocks: int,
         *,
         stride: tuple[int, ...],
-        block: type[BasicBlock] | type[Bottleneck],
+        block: _Blocks,
         kernel: Kernel,
     ) -> None:
         super().__init__()
@@ -127,7 +151,10 @@ class MinkUNet(nn.Module):
         stride: kernel and stride of a stage, an integer or one an axis. `(2, 2, 2, 1)` keeps the
             time axis of a 4D network at full rate, as published; the stem is then one frame wide.
         kernel: taps of the 3-wide convolutions in the blocks and of the stem: "cube", "cross", or
-            "hybrid" (cube over space, cross over the last axis).
+            "hybrid" (cube over space, cross over the last axis), or "causal" (hybrid without a look
+            ahead in time: with a stride of 1 along time, a running sequence costs a frame a frame).
+        block: "residual" (two convolutions, or a bottleneck), or "convnext": `ConvNeXtBlock` with a
+            depthwise convolution 5 wide; depth 50 has bottlenecks only.
 
     Shapes: `SparseTensor` with features `[N, in_channels]` to one on the same sites with
     `[N, num_classes]`. Every convolution but the last layer is without bias and followed by batch
@@ -148,6 +175,7 @@ class MinkUNet(nn.Module):
         width: float = 1.0,
         stride: int | Sequence[int] = 2,
         kernel: Kernel = "cube",
+        block: Block = "residual",
     ) -> None:
         super().__init__()
         if depth not in _DEPTHS:
@@ -167,7 +195,14 @@ class MinkUNet(nn.Module):
                 f"MinkUNet: stride={stride} does not fit dim={dim}; give one positive integer or "
                 "one an axis"
             )
-        block: type[BasicBlock] | type[Bottleneck] = Bottleneck if table.bottleneck else BasicBlock
+        if block not in ("residual", "convnext") or (block == "convnext" and table.bottleneck):
+            raise ValueError(
+                f'MinkUNet: block={block!r} at depth={depth}; give "residual", or "convnext" at a depth '
+                "other than 50"
+            )
+        kind: _Blocks = Bottleneck if table.bottleneck else BasicBlock
+        if block == "convnext":
+            kind = ConvNeXt
         encoder_blocks = _per_stage(table.encoder, stages, depth)
         decoder_blocks = _per_stage(table.decoder, stages, depth)
 
@@ -179,6 +214,7 @@ class MinkUNet(nn.Module):
             "channels": widths,
             "stride": list(strides),
             "kernel": kernel,
+            "block": block,
         }
         """JSON values that rebuild this network: ``MinkUNet(**net.args)``."""
 
@@ -202,10 +238,10 @@ class MinkUNet(nn.Module):
                     Conv(current, current, strides, stride=strides, bias=False, dim=dim),
                     BatchNorm(current),
                     ReLU(inplace=True),
-                    _blocks(block, current, out, count, dim, kernel),
+                    _blocks(kind, current, out, count, dim, kernel),
                 )
             )
-            current = out * block.expansion
+            current = out * kind.expansion
             skip_channels.append(current)
         self.encoder = nn.ModuleList(encoder)
 
@@ -219,11 +255,11 @@ class MinkUNet(nn.Module):
                     out,
                     count,
                     stride=strides,
-                    block=block,
+                    block=kind,
                     kernel=kernel,
                 )
             )
-            current = out * block.expansion
+            current = out * kind.expansion
         self.decoder = nn.ModuleList(decoder)
         self.head = Linear(current, num_classes)
         self.apply(_kaiming)
@@ -253,7 +289,7 @@ def _per_stage(blocks: tuple[int, ...], stages: int, depth: int) -> tuple[int, .
 
 
 def _blocks(
-    block: type[BasicBlock] | type[Bottleneck],
+    block: _Blocks,
     in_channels: int,
     channels: int,
     count: int,
@@ -275,7 +311,9 @@ def _shortcut(in_channels: int, out_channels: int) -> nn.Module | None:
 
 def _kaiming(module: nn.Module) -> None:
     """Kaiming-normal over fan-out: taps x output channels, the fan of the backward product."""
-    if isinstance(module, Conv | ConvTranspose):
+    if isinstance(module, ConvNeXtBlock):
+        module.reset_parameters()  # after its layers, which came before: as published
+    elif isinstance(module, Conv | ConvTranspose):
         taps, _, out_channels = module.weight.shape
         nn.init.normal_(module.weight, std=(2.0 / (taps * out_channels)) ** 0.5)
     elif isinstance(module, nn.Linear):

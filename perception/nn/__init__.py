@@ -4,6 +4,8 @@
 """
 
 from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
+from perception.nn.convnext import ConvNeXtBlock, GlobalResponseNorm
+from perception.nn.crf import TrilateralCRF
 from perception.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
 from perception.nn.pointwise import (
     ELU,
@@ -32,10 +34,12 @@ __all__ = [
     "AvgPool",
     "BatchNorm",
     "Conv",
+    "ConvNeXtBlock",
     "ConvTranspose",
     "Dropout",
     "GenerativeConvTranspose",
     "GlobalPool",
+    "GlobalResponseNorm",
     "GroupNorm",
     "Hardswish",
     "InstanceNorm",
@@ -57,6 +61,7 @@ __all__ = [
     "SumPool",
     "SyncBatchNorm",
     "Tanh",
+    "TrilateralCRF",
     "Unpool",
     "fuse",
 ]

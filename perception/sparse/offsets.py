@@ -11,7 +11,7 @@ from torch import Tensor
 
 __all__ = ["kernel_offsets", "per_axis"]
 
-KERNELS = ("cube", "cross", "hybrid")
+KERNELS = ("cube", "cross", "hybrid", "causal")
 
 
 def per_axis(value: int | Sequence[int], dim: int, name: str, minimum: int = 1) -> tuple[int, ...]:
@@ -52,14 +52,15 @@ def kernel_offsets(
     Args:
         kernel: ``"cube"`` (all taps), ``"cross"`` (taps that differ from the centre on one axis at
             most), ``"hybrid"`` (cube over all axes but the last, cross on the last: Choy et al.,
-            *4D Spatio-Temporal ConvNets*, CVPR 2019, section 4.2) or an integer tensor ``[K, D]``
+            *4D Spatio-Temporal ConvNets*, CVPR 2019, section 4.2), ``"causal"`` (hybrid without the
+            taps ahead on the last axis) or an integer tensor ``[K, D]``
             of displacements, which keep their order and are multiplied by the dilation.
         kernel_size: taps along each axis; not used by a tensor ``kernel``.
 
     >>> kernel_offsets("cube", 2, dim=1).tolist(), kernel_offsets("cross", 3, dim=2).tolist()
     ([[0], [1]], [[-1, 0], [0, -1], [0, 0], [0, 1], [1, 0]])
-    >>> len(kernel_offsets("hybrid", 3, dim=4))
-    29
+    >>> len(kernel_offsets("hybrid", 3, dim=4)), len(kernel_offsets("causal", 3, dim=4))
+    (29, 28)
     """
     if not 1 <= dim <= 7:
         raise ValueError(f"dim is {dim}; sparse convolution has 1 to 7 axes")
@@ -96,7 +97,9 @@ def kernel_offsets(
         moved = [axis for axis in range(dim) if tap[axis] != centre[axis]]
         if kernel == "cross" and len(moved) > 1:
             continue
-        if kernel == "hybrid" and dim - 1 in moved and len(moved) > 1:
+        if kernel in ("hybrid", "causal") and dim - 1 in moved and len(moved) > 1:
+            continue
+        if kernel == "causal" and tap[-1] > centre[-1]:
             continue
         taps.append([step * i - pad for step, i, pad in zip(steps, tap, pads, strict=True)])
     return _as_int32(taps, dim)

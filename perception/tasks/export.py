@@ -1,22 +1,41 @@
-"""Writes the trained network as a model file."""
+"""Writes what a training gives: checkpoints, the network as a model file, predictions."""
 
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from perception.io import checkpoint, write_labels
+from perception.io import checkpoint
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, also when the process is killed while it writes one.
+
+    (Lightning's own writes to the folder for temporary files and moves from there, which copies where
+    that is another disk.)
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Writes beside `path`, then renames."""
+        part = Path(f"{os.fspath(path)}.part")
+        super().save_checkpoint(checkpoint, part, storage_options)
+        os.replace(part, path)
 
 
 class ModelExport(Callback):
     """At the end of a training, writes what `perception.load` and `perception infer` read.
 
-    The file holds the weights of the last step as safetensors, and as metadata the network's name
-    and arguments, classes, colours and encoder, and how the weights came about.
+    The file holds the weights after the last step (the averaged ones, if a callback averages) as
+    safetensors, and as metadata what the task and the data module say of themselves (`metadata()`: the
+    network's name and arguments, classes, colours, encoder), and how the weights came about.
 
     Args:
         path: the file; None for `model.safetensors` in the trainer's `default_root_dir`.
@@ -38,13 +57,13 @@ class ModelExport(Callback):
         path = self.path or Path(trainer.default_root_dir) / "model.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer.fit
+        described = data.metadata() if hasattr(data, "metadata") else {}
         net = pl_module.get_submodule("net")
         tensors = {name: value.detach().cpu() for name, value in net.state_dict().items()}
         metadata: dict[str, Any] = {
             "format": "perception-model-1",
             **pl_module.metadata(),  # type: ignore[operator]
-            "colors": data.colors,
-            "encoder": data.encoder.metadata(),
+            **described,
             "history": {
                 "command": self.command,
                 "seed": self.seed,
@@ -57,7 +76,7 @@ class ModelExport(Callback):
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes the predicted classes of every scan as `<name>.label` (SemanticKITTI's format).
+    """Writes predictions as the task does it (`write`): of segmentation, one `.label` file a scan.
 
     Args:
         folder: where to; made if it is not there.
@@ -77,10 +96,9 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Writes the scans of a batch: `prediction` is name to labels `[N] uint8`."""
+        """Writes what `predict_step` gave for a batch."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, labels in prediction.items():
-            write_labels(self.folder / f"{Path(name).name}.label", labels)
+        pl_module.write(self.folder, prediction)  # type: ignore[operator]
 
 
 def _finite(metrics: Any) -> dict[str, float]:

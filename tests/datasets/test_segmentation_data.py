@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -245,6 +246,41 @@ def test_streets_of_the_splits_do_not_meet() -> None:
     assert val[1].name == val.names[1]
     with pytest.raises(IndexError):
         val[2]
+
+
+def test_several_views_of_a_street_are_the_same_scan_with_others_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perception.datasets.street_scans.BETWEEN_VIEWS", 2)
+    scans = StreetScans("train", streets=12, views=3, folder=tmp_path)
+    numbers = [scans.street_of(index) for index in range(36)]
+    assert [number for number, view in numbers if view == 0] == list(range(12))
+    for street in range(8):  # the last ones have views to come
+        shown = [index for index, (number, _) in enumerate(numbers) if number == street]
+        assert np.diff(shown).tolist() == [7, 7]
+    once = [number for number, _ in numbers if number < 0]
+    assert len(once) == len(set(once)) == 2 + 4
+    made = scans[18]  # new
+    (file,) = tmp_path.iterdir()
+    kept = scans[25]
+    again = StreetScans("train", streets=12)[6]
+    for other in (made, kept):
+        assert np.array_equal(other.cloud.points, again.cloud.points)
+        assert other.cloud.attributes.keys() == again.cloud.attributes.keys()
+        for name, values in again.cloud.attributes.items():
+            assert np.array_equal(other.cloud.attributes[name], values)
+        for name in ("labels", "instances", "pose"):
+            assert np.array_equal(getattr(other, name), getattr(again, name))
+        assert other.boxes is not None
+        assert again.boxes is not None
+        assert np.array_equal(other.boxes.boxes, again.boxes.boxes)
+        assert (other.name, other.time, other.cloud.time) == (again.name, 0.0, 0.0)
+    file.write_bytes(file.read_bytes()[:1000])
+    assert np.array_equal(scans[32].labels, again.labels)  # the last view: damaged, made again
+    assert not any(tmp_path.iterdir())  # nothing stays behind
+    for bad in ({"split": "val"}, {"frames": 2}, {"views": 0}):
+        with pytest.raises(ValueError, match="views"):
+            StreetScans(**({"split": "train", "views": 2} | bad))  # type: ignore[arg-type]
 
 
 def test_a_drive_through_a_street_is_a_sequence() -> None:

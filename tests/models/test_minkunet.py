@@ -11,6 +11,7 @@ from checks import here
 from torch import nn
 
 import perception.models
+import perception.nn
 from perception.models import MinkUNet
 from perception.sparse import SparseTensor
 
@@ -210,6 +211,8 @@ def test_exported_names_are_networks() -> None:
         ({"width": 0.01}, "1 \\+ 2 S positive widths"),
         ({"depth": 34, "channels": SMALL}, "depth=34 has 4 stages"),
         ({"stride": (2, 2)}, "does not fit dim=3"),
+        ({"block": "dense"}, "block='dense'"),
+        ({"block": "convnext", "depth": 50}, "other than 50"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict, message: str) -> None:
@@ -236,3 +239,27 @@ def test_exports_once_the_maps_are_given() -> None:
     eager = net(x)
     program = torch.export.export(net, (x,))
     torch.testing.assert_close(program.module()(x).features, eager.features, rtol=1e-4, atol=1e-5)
+
+
+@ON_BOTH_DEVICES
+@pytest.mark.parametrize("depth", [14, 42])
+@pytest.mark.parametrize("dim", [3, 4])
+def test_convnext_blocks_learn_from_json(depth: int, dim: int) -> None:
+    torch.manual_seed(0)
+    options = {"depth": depth, "dim": dim, "channels": SMALL, "block": "convnext"}
+    net = MinkUNet(3, 4, **options, kernel="hybrid" if dim == 4 else "cube")
+    depthwise = [m for m in net.modules() if isinstance(m, perception.nn.ConvNeXtBlock)]
+    assert len(depthwise) == 4 * (1 if depth == 14 else 2)
+    assert all(m.body[0].num_taps == (125 if dim == 3 else 125 + 4) for m in depthwise)
+    # The blocks start as they do alone, the rest of the network as ever.
+    assert depthwise[-1].body[2].weight.std().item() == pytest.approx(0.02, rel=0.25)
+    net = here(net)
+    x = cloud(dim, 3)
+    again = here(MinkUNet(**net.args))
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again.eval()(x).features, net.eval()(x).features)
+    net.train()(x).features.square().mean().backward()
+    for name, value in net.named_parameters():
+        assert value.grad is not None, name
+        assert value.grad.isfinite().all(), name
+        assert value.grad.abs().sum() > 0, name

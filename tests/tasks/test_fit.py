@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from small_street import QUICK, SmallStreet, small_scan
 
 from perception.cli.fit import bundled_configs, find_config, run
 from perception.datasets import street, street_scans
 from perception.datasets.sample import Sample
-from perception.io import PointCloud, checkpoint
+from perception.io import checkpoint
 from perception.models import MinkUNet
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-QUICK = [
-    "--model.net.channels=[4,4,6,6,4]",
-    "--data.val.streets=2",
-    "--data.test.streets=2",
-    "--data.train.streets=4",
-    "--data.batch_size=2",
-    "--data.num_workers=0",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
-]
-
-
-def small_scan(seed: int, frame: int = 0) -> Sample:
-    """Road and walls as the simulator might show them, at a hundredth of the cost."""
-    rng = np.random.default_rng(seed)
-    xy = rng.uniform(-20, 20, (1500, 2))
-    wall = np.abs(xy[:, 1]) > 10
-    points = np.c_[xy, np.where(wall, rng.uniform(0, 5, 1500), 0) - 1.7].astype(np.float32)
-    intensity = {"intensity": rng.random(1500, dtype=np.float32)}
-    labels = np.where(wall, street.CLASSES.index("building"), 0).astype(np.uint8)
-    return Sample(PointCloud(points, intensity), labels, name=f"{seed:08d}")
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +25,12 @@ def small_street(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Replaces the simulator; collects the seeds asked for."""
     seeds: list[int] = []
 
-    def scan(seed: int) -> Sample:
+    def scan(seed: int, **options: Any) -> Sample:
         seeds.append(seed)
-        return small_scan(seed)
+        return small_scan(seed, **options)
 
     monkeypatch.setattr(street_scans.street, "scan", scan)
+    monkeypatch.setattr(street_scans, "_street", SmallStreet)
     return seeds
 
 
@@ -105,8 +85,12 @@ def test_resume_continues_where_the_last_checkpoint_ended(
     assert second == list(range(first[0] + 4, first[0] + 8))  # streets go on, none comes twice
 
 
-def test_a_training_killed_at_any_step_ends_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("net", ["MinkUNet", "SPVCNN"])  # without and with random numbers
+def test_a_training_resumed_at_any_step_ends_with_the_same_weights(
+    tmp_path: Path, net: str
+) -> None:
     keep = [
+        f"--model.net=perception.models.{net}",
         "--trainer.max_steps=6",  # epochs of four: within the first, at its end, in the second
         "--data.batch_size=1",
         "--data.num_workers=1",
@@ -157,7 +141,33 @@ def test_other_verbs_read_the_checkpoint(tmp_path: Path, verb: str) -> None:
         assert [file.stem for file in files] == [
             f"{street_scans.TEST_SEED + i:08d}" for i in (0, 1)
         ]
-        assert np.fromfile(files[0], np.uint32).shape == (1500,)
+        points = len(small_scan(street_scans.TEST_SEED).cloud)
+        assert np.fromfile(files[0], np.uint32).shape == (points,)
+
+
+def test_any_task_names_what_it_monitors_and_writes(tmp_path: Path) -> None:
+    def verb(name: str, kind: str, *extra: str) -> Path:
+        root = tmp_path / kind
+        command = [name, f"--model=plain_task.{kind}", "--data=plain_task.Numbers"]
+        quick = ["--trainer.max_epochs=3", f"--trainer.default_root_dir={root}", *QUICK[-3:]]
+        assert run([*command, *quick, *extra]) == 0
+        return root
+
+    root = verb("fit", "Guess")
+    best = torch.load(root / "checkpoints/best.ckpt", weights_only=True)
+    writers = [c for key, c in best["callbacks"].items() if "ModelCheckpoint" in key]
+    (by_error,) = [c for c in writers if c["monitor"] == "val/error"]
+    assert by_error["best_model_score"] == by_error["current_score"]  # the error falls
+    assert best["global_step"] == 6
+    tensors, metadata = checkpoint.load(root / "model.safetensors")
+    assert set(tensors) == {"weight", "bias"}
+    assert metadata["task"] == "guess"
+    assert "colors" not in metadata
+    verb("predict", "Guess", f"--ckpt_path={root / 'checkpoints/last.ckpt'}")
+    assert (root / "predictions/guess.txt").is_file()
+
+    blind = verb("fit", "Blind") / "checkpoints"
+    assert [path.name for path in blind.iterdir()] == ["last.ckpt"]
 
 
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
@@ -198,4 +208,5 @@ def test_a_file_comes_before_a_bundled_name(
 def test_every_configuration_of_the_street_trains(tmp_path: Path, name: str) -> None:
     options = [f"--trainer.default_root_dir={tmp_path}", *QUICK, "--trainer.fast_dev_run=1"]
     options.remove("--model.net.channels=[4,4,6,6,4]")
-    assert run(["fit", "--config", name, *options, "--model.net.width=0.125"]) == 0
+    coarse = ["--model.net.width=0.125", "--data.voxel_size=0.5"]
+    assert run(["fit", "--config", name, *options, *coarse]) == 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -122,15 +119,39 @@ def test_validation_counts_points_not_sites() -> None:
     assert result.per_class[0].item() == pytest.approx((hits / either).item())
 
 
+def test_of_several_frames_the_newest_is_counted_and_predicted() -> None:
+    def drive(seed: int) -> SegmentationItem:
+        one = scene(seed)
+        frames = np.arange(len(one.labels)) * 3 // len(one.labels)  # thirds of a scan as frames
+        return dataclasses.replace(one, frames=frames.astype(np.int16))
+
+    data = collate_segmentation([drive(0), drive(1)])
+    assert data.point_frames is not None
+    newest = data.point_frames == 2
+    task = module()
+    task.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
+    task.eval()
+    task.validation_step(data, 0)
+    counted = newest & (data.point_labels != 255)
+    assert task._iou("val").result().support.sum() == counted.sum()
+    predicted = task.predict_step(data, 0)
+    every = task(data.x).features.argmax(1)[data.point_to_voxel][newest].numpy()
+    assert np.array_equal(np.concatenate(list(predicted.values())), every)
+    assert [len(part) for part in predicted.values()] == [
+        int((part == 2).sum()) for part in data.point_frames.split(list(data.points))
+    ]
+
+
 def test_ignored_sites_do_not_change_the_loss() -> None:
     task = module(lovasz=1.0)
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(50, 3, generator=generator)
     labels = torch.randint(0, 3, (50,), generator=generator)
     labels[40:] = 255
-    torch.testing.assert_close(task.loss(scores, labels), task.loss(scores[:40], labels[:40]))
+    wanted = task.loss(scores[:40], labels[:40], [40])
+    torch.testing.assert_close(task.loss(scores, labels, [50]), wanted)
     empty = torch.full((50,), 255)
-    assert task.loss(scores, empty).isfinite()
+    assert task.loss(scores, empty, [50]).isfinite()
 
 
 def test_metadata_names_a_network_that_can_be_rebuilt() -> None:
@@ -166,53 +187,3 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
-
-
-DDP = """
-    import sys
-    import torch
-    import torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
-
-    sys.path.insert(0, sys.argv[1])
-    import test_segmentation as t
-
-    dist.init_process_group("gloo")
-    rank = dist.get_rank()
-    task = t.module().eval()  # running statistics: the processes share gradients only
-    net = DistributedDataParallel(task.net)
-    data = t.batch(rank)
-    scores = net(data.x).features
-    # Mean over the sites of both processes: DDP averages, so each gives half of twice its sum.
-    count = torch.tensor(float((data.labels != 255).sum()))
-    dist.all_reduce(count)
-    loss = torch.nn.functional.cross_entropy(
-        scores, data.labels, ignore_index=255, reduction="sum"
-    )
-    (2 * loss / count).backward()
-    if rank == 0:
-        torch.save({n: p.grad for n, p in task.net.named_parameters()}, sys.argv[2])
-    dist.barrier()  # nobody leaves while another still works
-    del net
-    dist.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
-    script, result = tmp_path / "ddp.py", tmp_path / "gradients.pt"
-    script.write_text(textwrap.dedent(DDP))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [*launch, str(script), str(Path(__file__).parent), str(result)],
-        check=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    task = module().eval()
-    data = batch(0, 1)
-    scores = task.net(data.x).features
-    torch.nn.functional.cross_entropy(scores, data.labels, ignore_index=255).backward()
-    gradients = torch.load(result, weights_only=True)
-    for name, value in task.net.named_parameters():
-        torch.testing.assert_close(gradients[name], value.grad, rtol=1e-3, atol=1e-5)
