@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ENGINE = ("SparseTensor", "Voxels", "batch", "cat", "devoxelize", "union", "voxelize")
-_ROOMS = ("cli", "geometry", "io", "metrics", "models", "nn", "sparse", "tasks", "viz")
+_ROOMS = ("cli", "geometry", "inference", "io", "metrics", "models", "nn", "sparse", "tasks", "viz")
 
 if TYPE_CHECKING:
     from perception import geometry, io, models, nn, sparse, viz

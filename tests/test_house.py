@@ -50,6 +50,7 @@ LAYERS = [
     "datasets",
     "viz",
     "tasks",
+    "inference",
     "pipeline",
     "cli",
 ]
@@ -100,10 +101,12 @@ def test_examples_in_docstrings_run(name: str) -> None:
 PAGES = ["README.md"] + [
     f"docs/{name}.md"
     for name in (
+        "4d",
         "concepts",
         "custom-data",
         "data",
         "datasets",
+        "inference",
         "models",
         "performance",
         "rooms",

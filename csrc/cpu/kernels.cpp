@@ -20,13 +20,14 @@ Choice choose() {
   __builtin_cpu_init();
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                    __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   const auto take = [&](const char* name, bool there) { return there && (!wanted || std::strcmp(wanted, name) == 0); };
 #if defined(PERCEPTION_AVX512BF16)
-  if (take("avx512bf16", avx512 && __builtin_cpu_supports("avx512bf16")))
-    return {kernels_avx512(), row_kernels_avx512(), map_kernels_avx512(), multiply_avx512bf16};
+  if (take("avx512bf16", avx2 && avx512 && __builtin_cpu_supports("avx512bf16")))
+    return {kernels_avx512(), row_kernels_avx512(), map_kernels_avx2(), multiply_avx512bf16};
 #endif
-  if (take("avx512", avx512)) return {kernels_avx512(), row_kernels_avx512(), map_kernels_avx512(), nullptr};
+  if (take("avx512", avx2 && avx512)) return {kernels_avx512(), row_kernels_avx512(), map_kernels_avx2(), nullptr};
   if (take("avx2", avx2)) return {kernels_avx2(), row_kernels_avx2(), map_kernels_avx2(), nullptr};
 #endif
   STD_TORCH_CHECK(!wanted || std::strcmp(wanted, "portable") == 0, "PERCEPTION_ISA=", wanted,

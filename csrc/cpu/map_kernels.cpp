@@ -1,5 +1,5 @@
-// The walk of runs of taps; CMake compiles this file for each instruction set (counting the bits of a
-// mask is one instruction in all but the oldest).
+// The walk of runs of taps; CMake compiles this file for processors with and without instructions
+// that count bits.
 //
 // Moving all sites by one displacement keeps their order, so the wanted columns rise with the outputs:
 // a cursor a run, no search. Several runs go side by side, for a cursor's steps wait for one another.
@@ -59,40 +59,40 @@ void match(const Columns& inputs, int64_t input_columns, const Columns& outputs,
   }
 }
 
+// Pairs of the matches of a run, of kTaps taps (0: as many as it has). Whether a tap finds its site is
+// a number that is added, not a branch, for it is as good as random.
+template <int kTaps>
 void emit(const Columns& inputs, const Columns& outputs, const TapRun& run, const Match* matches, int64_t found,
           int64_t room, int32_t* in, int32_t* out, int64_t* counts) {
-  for (int t = 0; t < run.taps; ++t) counts[t] = 0;
+  const int taps = kTaps ? kTaps : run.taps;
+  int64_t fixed[kTaps ? kTaps : 1] = {};
+  int64_t* const count = kTaps ? fixed : counts;
+  for (int t = 0; t < taps; ++t) count[t] = 0;
+  const uint64_t span = static_cast<uint64_t>(run.span);
   for (int64_t m = 0; m < found; ++m) {
     const Match now = matches[m];
     const uint64_t wanted = outputs.keys[now.output] + static_cast<uint64_t>(run.shift);
-    const uint64_t span = static_cast<uint64_t>(run.span);
     uint64_t masks[TapRun::kMaxSpan + 1] = {};
-    int32_t starts[TapRun::kMaxSpan + 1];
+    int32_t starts[TapRun::kMaxSpan + 1] = {};
     for (int64_t i = now.input; inputs.keys[i] - wanted <= span; ++i) {
       masks[inputs.keys[i] - wanted] = inputs.masks[i];
       starts[inputs.keys[i] - wanted] = inputs.starts[i];
     }
-    const uint64_t mask = outputs.masks[now.output];
-    const int32_t first = outputs.starts[now.output];
-    for (int t = 0; t < run.taps; ++t) {
-      const int block = run.block[t], bit = run.bit[t];
-      int32_t* to_in = in + t * room + counts[t];
-      int32_t* to_out = out + t * room + counts[t];
-      int64_t n = 0;
-      for (uint64_t both = mask & (masks[block] >> bit); both; both &= both - 1, ++n) {
-        const int place = __builtin_ctzll(both);
-        to_out[n] = first + rank(mask, place);
-        to_in[n] = starts[block] + rank(masks[block], place + bit);
+    int32_t row = outputs.starts[now.output];
+    for (uint64_t mask = outputs.masks[now.output]; mask; mask &= mask - 1, ++row) {
+      const int first = __builtin_ctzll(mask);
+#pragma GCC unroll 4
+      for (int t = 0; t < taps; ++t) {
+        const int place = first + run.bit[t], block = run.block[t] + (place >> 6);
+        const uint64_t there = masks[block];
+        const int64_t n = t * room + count[t];
+        out[n] = row;
+        in[n] = starts[block] + rank(there, place & 63);
+        count[t] += there >> (place & 63) & 1;
       }
-      if (bit)
-        for (uint64_t both = mask & (masks[block + 1] << (64 - bit)); both; both &= both - 1, ++n) {
-          const int place = __builtin_ctzll(both);
-          to_out[n] = first + rank(mask, place);
-          to_in[n] = starts[block + 1] + rank(masks[block + 1], place + bit - 64);
-        }
-      counts[t] += n;
     }
   }
+  for (int t = 0; t < taps; ++t) counts[t] = count[t];
 }
 
 void walk(const Columns& inputs, int64_t input_columns, const Columns& outputs, int64_t begin, int64_t end,
@@ -104,7 +104,8 @@ void walk(const Columns& inputs, int64_t input_columns, const Columns& outputs, 
     match(inputs, input_columns, outputs, begin, end, runs + first, some, matches, found);
     for (int r = 0; r < some; ++r) {
       const TapRun& run = runs[first + r];
-      emit(inputs, outputs, run, matches[r], found[r], room, in, out, counts);
+      const auto make = run.taps == 3 ? emit<3> : run.taps == 2 ? emit<2> : run.taps == 1 ? emit<1> : emit<0>;
+      make(inputs, outputs, run, matches[r], found[r], room, in, out, counts);
       in += run.taps * room;
       out += run.taps * room;
       counts += run.taps;

@@ -28,13 +28,12 @@ constexpr int64_t kMapBlock = 512;  // output columns a call
 
 struct MapKernels {
   // Pairs of the output columns [begin, end), at most kMapBlock: tap t's (taps counted over all runs) to
-  // in[t * room ..) and out[t * room ..), in the order of output rows, and how many to counts[t].
+  // in[t * room ..) and out[t * room ..), room for all output rows of theirs,, in the order of output rows, and how many to counts[t].
   void (*walk)(const Columns& inputs, int64_t input_columns, const Columns& outputs, int64_t begin, int64_t end,
                const TapRun* runs, int num_runs, int64_t room, int32_t* in, int32_t* out, int64_t* counts);
 };
 
 const MapKernels& map_kernels_portable();
 const MapKernels& map_kernels_avx2();
-const MapKernels& map_kernels_avx512();
 
 }  // namespace perception
