@@ -76,4 +76,5 @@ STABLE_TORCH_LIBRARY(perception, m) {
       "track_statistics(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor(c!) batches, Tensor mean, "
       "Tensor var, float unbias, float momentum) -> ()");
   m.def("instruction_set() -> int");
+  m.def("release_memory() -> int");
 }

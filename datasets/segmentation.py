@@ -112,12 +112,18 @@ class SegmentationData(ScansModule[SegmentationItem]):
             num_workers=num_workers,
             seed=seed,
         )
+        self.frames, self.frame_step = frames, frame_step
         self.classes = train.classes
         self.colors: list[list[int]] = np.asarray(train.colors).tolist()
 
     def metadata(self) -> dict[str, Any]:
-        """Colours of the classes, and what rebuilds the encoder."""
-        return {"colors": self.colors, "encoder": self.encoder.metadata()}
+        """Colours of the classes, what rebuilds the encoder, and of what scans a sample consists."""
+        return {
+            "colors": self.colors,
+            "encoder": self.encoder.metadata(),
+            "frames": self.frames,
+            "frame_step": self.frame_step,
+        }
 
     def class_counts(self) -> NDArray[np.int64]:
         """Points of each class in each training scan."""

@@ -25,6 +25,7 @@ __all__ = [
     "instruction_set",
     "library_path",
     "ops",
+    "release_memory",
     "supports",
 ]
 
@@ -153,6 +154,18 @@ def instruction_set() -> str:
     The environment variable ``PERCEPTION_ISA`` with one of these names forces it.
     """
     return {32: "avx512bf16", 16: "avx512", 8: "avx2"}.get(ops.instruction_set(), "portable")
+
+
+def release_memory() -> int:
+    """Gives the memory back to the system that the engine keeps for its next results on the CPU.
+
+    Results of a megabyte and more come from a pool that holds at most a quarter more than has been in
+    use at one time, for fresh memory costs more than to compute what goes there.
+
+    Returns:
+        Bytes given back.
+    """
+    return int(ops.release_memory())
 
 
 def supports(device_type: str) -> bool:

@@ -31,7 +31,8 @@ from perception import _native
 has = torch._C._dispatch_has_kernel_for_dispatch_key
 names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("perception::")]
 ctypes.CDLL(sys.argv[1], mode=os.RTLD_LAZY)  # symbols are looked up when they are called, if ever
-print(*(n for n in names if n != "perception::instruction_set" and not has(n, "CUDA")))
+hosts = ("perception::instruction_set", "perception::release_memory")
+print(*(n for n in names if n not in hosts and not has(n, "CUDA")))
 print(len(names), sum(has(n, "CPU") for n in names), _native.supports("cuda"))
 """
 

@@ -80,6 +80,17 @@ class Pool {
     }
   }
 
+  // Unmaps all that is free and forgets how much was in use; bytes given back.
+  size_t release() {
+    const std::lock_guard<std::mutex> lock(mutex());
+    const size_t released = free_bytes_;
+    for (const auto& [size, free] : free_) munmap(free.block, size);
+    free_.clear();
+    free_bytes_ = 0;
+    most_ = in_use_;
+    return released;
+  }
+
  private:
   struct Free {
     void* block;
@@ -140,8 +151,22 @@ Tensor features(std::initializer_list<int64_t> size, ScalarType dtype) {
                                           [](void* data, void*) { Pool::instance().give(data); }, nullptr));
   return Tensor(handle);
 }
+
+namespace {
+int64_t release_memory() { return static_cast<int64_t>(Pool::instance().release()); }
+}  // namespace
 #else
 Tensor features(std::initializer_list<int64_t> size, ScalarType dtype) { return empty(size, dtype); }
+
+namespace {
+int64_t release_memory() { return 0; }
+}  // namespace
 #endif
+
+namespace {
+STABLE_TORCH_LIBRARY_IMPL(perception, CompositeExplicitAutograd, m) {
+  m.impl("release_memory", TORCH_BOX(&release_memory));
+}
+}  // namespace
 
 }  // namespace perception

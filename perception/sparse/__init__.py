@@ -1,5 +1,6 @@
 """The engine: sparse tensors, kernel maps, and the native operators they stand on."""
 
+from perception._native import release_memory
 from perception.sparse import pytree as _pytree  # noqa: F401
 from perception.sparse.algebra import batch, cat, union
 from perception.sparse.conv import conv
@@ -19,6 +20,7 @@ __all__ = [
     "conv",
     "devoxelize",
     "kernel_offsets",
+    "release_memory",
     "union",
     "voxelize",
 ]

@@ -21,6 +21,8 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from perception._native import release_memory
+
 __all__ = [
     "CPU",
     "Effort",
@@ -207,7 +209,8 @@ def peak_memory(case: Callable[[], object], device: torch.device = CPU) -> int |
         case()
         return None
     gc.collect()
-    # Freed memory that the allocator keeps would be used again unseen.
+    # Freed memory that the allocators keep would be used again unseen.
+    release_memory()
     ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
