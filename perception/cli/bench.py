@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--dtype",
         choices=PRECISIONS,
-        help="of features and weights (default float32, on cuda float16); others need cuda",
+        help="of features and weights (default float32, on cuda float16); tf32 needs cuda",
     )
     result.add_argument(
         "--voxel",
@@ -178,9 +178,9 @@ def _target(options: argparse.ArgumentParser, args: argparse.Namespace) -> Targe
     from perception.tools.bench.target import Target
 
     if args.device == "cpu":
-        if args.dtype not in (None, "float32"):
-            options.error(f"--dtype {args.dtype} is measured on --device cuda only")
-        return Target()
+        if args.dtype == "tf32":
+            options.error("--dtype tf32 is measured on --device cuda only")
+        return Target(precision=args.dtype or "float32")
     if not torch.cuda.is_available():
         options.error("--device cuda: this torch sees no CUDA device; see perception doctor")
     if not supports("cuda"):
@@ -253,6 +253,10 @@ def _measure(
             parts.append(("4D maps", maps))
     for shape in shapes if "layers" in topics else ():
         parts.append((str(shape), partial(conv.measure, shape, sites, effort, **there)))
+    if sequence is not None and "layers" in topics and not args.layers and not args.quick:
+        space_time = sequence.sites().to(target.device)
+        for shape in conv.SEQUENCE:
+            parts.append((str(shape), partial(conv.measure, shape, space_time, effort, **there)))
     for name in NETWORKS:
         if name in topics:
             train = target.is_cuda or not args.quick

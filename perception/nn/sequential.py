@@ -86,9 +86,8 @@ def _is_fusible(conv: nn.Module | None, norm: nn.Module, x: object) -> bool:
     if conv is None:
         return x.num_channels == norm.num_features
     if isinstance(conv, Linear):
-        wide = conv.out_features if conv.is_product(x) else -1
+        wide: object = conv.out_features if conv.is_product(x) else None
     else:
-        assert isinstance(conv, _CONVOLUTIONS)
         wide = conv.out_channels
     return wide == norm.num_features and not _is_watched(conv)
 

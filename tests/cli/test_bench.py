@@ -173,7 +173,7 @@ def test_only_the_layers_that_are_named(scan_file: Path, capsys: pytest.CaptureF
         ["--voxel", "0.1,0.2"],
         ["--only", "everything"],
         ["--against", "nothing"],
-        ["--dtype", "float16"],
+        ["--dtype", "tf32"],
     ],
 )
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture) -> None:
@@ -216,6 +216,20 @@ def test_layers_count_the_operations_of_a_dense_convolution() -> None:
         assert row.notes == []
         assert row.differences.keys() == {library.name for library in LIBRARIES}
         assert all(difference < 1e-5 for difference in row.differences.values())
+
+
+def test_layers_over_space_and_time_count_a_full_cube_too() -> None:
+    side = 4
+    grid = torch.stack(torch.meshgrid(*[torch.arange(side)] * 4, indexing="ij"), -1).reshape(-1, 4)
+    coords = torch.cat([torch.zeros(len(grid), 1), grid], 1).int()
+    sites = workload.SparseTensor(torch.ones(len(grid), 1), coords).sites
+    line = 3 * side - 2  # pairs of three taps along one axis
+    cube, _ = conv.measure(Shape("subm4", 2, 3), sites, ONCE, libraries=LIBRARIES)
+    assert cube.counts["pairs"] == line**4
+    assert cube.notes == []
+    assert all(difference < 1e-5 for difference in cube.differences.values())
+    hybrid, _ = conv.measure(Shape("hybrid4", 2, 3), sites, ONCE)
+    assert hybrid.counts["pairs"] == line**3 * side + side**3 * 2 * (side - 1)
 
 
 def test_limits_are_a_roofline() -> None:

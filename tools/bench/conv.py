@@ -23,7 +23,7 @@ from perception.tools.bench.sides import Shape, Side, num_pairs, our_side, peer_
 from perception.tools.bench.target import FLOAT32, Target
 from perception.tools.bench.timing import Effort, interleave
 
-__all__ = ["DEFAULT", "GPU", "QUICK", "measure"]
+__all__ = ["DEFAULT", "GPU", "QUICK", "SEQUENCE", "measure"]
 
 DENSE_ROWS = 1 << 16
 
@@ -69,6 +69,8 @@ GPU = _shapes(
     "up:64:32",
 )
 """On a GPU by default: the widths that are compared elsewhere, and each kind of layer."""
+SEQUENCE = tuple(Shape(kind, c, c) for kind in ("hybrid4", "subm4") for c in (32, 64))
+"""On a sequence of scans."""
 
 
 def measure(

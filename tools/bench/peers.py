@@ -221,12 +221,13 @@ class Kit:
         size: Sequence[int],
         key: str,
         *,
-        stride: Sequence[int] = (1, 1, 1),
+        stride: Sequence[int] = (1,),
         padding: Sequence[int] | None = None,
     ) -> nn.Module:
         options = {"indice_key": key, "bias": False, "algo": self.algorithm}
         if all(step == 1 for step in stride):
-            return self.layers.SubMConv3d(in_channels, out_channels, list(size), **options)
+            kind = self.layers.SubMConv4d if len(size) == 4 else self.layers.SubMConv3d
+            return kind(in_channels, out_channels, list(size), **options)
         pads = [(side - 1) // 2 for side in size] if padding is None else list(padding)
         return self.layers.SparseConv3d(
             in_channels, out_channels, list(size), list(stride), pads, **options

@@ -22,13 +22,21 @@ __all__ = ["Shape", "Side", "num_pairs", "our_side", "peer_side"]
 
 PROBE = 16
 """Channels of a layer that is called for its map alone: 16-bit products want a multiple of 8."""
-WORDS = {"subm": "subm 3^3", "down": "down 2^3", "down3": "down 3^3", "up": "up 2^3"}
+WORDS = {
+    "subm": "subm 3^3",
+    "down": "down 2^3",
+    "down3": "down 3^3",
+    "up": "up 2^3",
+    "subm4": "4D subm 3^4",
+    "hybrid4": "4D hybrid 3^3 + 2",
+}
 
 
 @dataclass(frozen=True)
 class Shape:
     """One layer: "subm" is submanifold 3^3, "down" strided 2^3, "up" its transposed, "down3" strided
-    3^3 onto every site that it reaches.
+    3^3 onto every site that it reaches; over space and time "subm4" is submanifold 3^4, "hybrid4"
+    3^3 in space and 3 in time.
 
     Attributes:
         stride: of the finer of the layer's sites, 1, 2, 4, 8 or 16.
@@ -96,9 +104,11 @@ def our_side(shape: Shape, fine: Sites, target: Target) -> OurSide:
         shape.in_channels,
         shape.out_channels,
         size,
-        stride=1 if shape.kind == "subm" else 2,
+        stride=1 if shape.kind in ("subm", "subm4", "hybrid4") else 2,
         sites="reach" if shape.kind == "down3" else None,
         bias=False,
+        dim=fine.dim,
+        kernel="hybrid" if shape.kind == "hybrid4" else "cube",
     ).to(target.device, target.dtype)
     channels = 1 if shape.kind == "up" else shape.in_channels
     zeros = SparseTensor(_zeros(fine, channels, target), fine)
@@ -156,7 +166,9 @@ def peer_side(library: Library, shape: Shape, ours: OurSide, target: Target) -> 
     kit = peers.Kit(library, target.device)
     size, stride = layer.kernel_size, layer.stride
     boxed = Boxed(ours.fine.coords, ours.fine.batch_size)
-    if shape.kind == "subm":
+    if shape.kind == "hybrid4":
+        raise RuntimeError("it has no kernels but cubes")
+    if shape.kind in ("subm", "subm4"):
         peer = kit.conv(shape.in_channels, shape.out_channels, size, "map")
         return _on_fine(library, peer, boxed, ours, target)
     if shape.kind != "up":
