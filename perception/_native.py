@@ -159,8 +159,8 @@ def instruction_set() -> str:
 def release_memory() -> int:
     """Gives the memory back to the system that the engine keeps for its next results on the CPU.
 
-    Results of a megabyte and more come from a pool that holds at most a quarter more than has been in
-    use at one time, for fresh memory costs more than to compute what goes there.
+    Results of a megabyte and more come from a pool that holds no more than has been in use at one
+    time, for fresh memory costs more than to compute what goes there.
 
     Returns:
         Bytes given back.

@@ -2,8 +2,8 @@
 // writes ten times that, and the C library returns large blocks to the system as soon as they are free:
 // without a pool a third of a training step is spent on zeros that nobody reads.
 //
-// A block goes back to the pool when its tensor dies. All blocks together are never more than a
-// quarter above what has been in use at one time, and one goes that has not been wanted for kPatience requests.
+// A block goes back to the pool when its tensor dies. All blocks together are never more than
+// has been in use at one time, and one goes that has not been wanted for kPatience requests.
 #include "cpu/memory.h"
 
 #if defined(__linux__)
@@ -43,7 +43,7 @@ class Pool {
       const std::lock_guard<std::mutex> lock(mutex());
       ++requests_;
       const auto found = free_.lower_bound(size);
-      if (found != free_.end() && found->first <= size + size / 2) {
+      if (found != free_.end() && found->first <= size + size / 4) {
         void* block = found->second.block;
         in_use_ += found->first;
         free_bytes_ -= found->first;
@@ -73,7 +73,7 @@ class Pool {
       const auto oldest = std::min_element(free_.begin(), free_.end(), [](const auto& x, const auto& y) {
         return x.second.since < y.second.since;
       });
-      if (oldest->second.since + kPatience > requests_ && free_bytes_ + in_use_ <= most_ + most_ / 4) break;
+      if (oldest->second.since + kPatience > requests_ && free_bytes_ + in_use_ <= most_) break;
       free_bytes_ -= oldest->first;
       munmap(oldest->second.block, oldest->first);
       free_.erase(oldest);
@@ -102,10 +102,10 @@ class Pool {
     return *mutex;
   }
 
-  // Eight sizes between two powers of two, so that the next cloud finds the memory of the last.
+  // Thirty-two sizes between two powers of two, so that the next cloud finds the memory of the last.
   static size_t rounded(size_t bytes) {
-    size_t step = size_t{1} << 17;
-    while (step * 16 < bytes) step *= 2;
+    size_t step = size_t{1} << 16;
+    while (step * 64 < bytes) step *= 2;
     return (bytes + step - 1) / step * step;
   }
 
