@@ -9,6 +9,7 @@
 // Limit: 2 * pairs * Cin * Cout operations.
 #include "cpu/conv.h"
 #include "cpu/layers.h"
+#include "cpu/memory.h"
 #include "cpu/product.h"
 
 #include <array>
@@ -74,9 +75,9 @@ class Forward {
     in_place_ = std::is_same_v<T, A> && padded_ == shape.out;
     const int64_t count = std::max<int64_t>(1, shape.taps * shape.groups * panel_);
     if (shape.depthwise())
-      scales_ = scale_memory_.get(count);
+      scales_ = memory_.get<A>(count);
     else
-      packed_ = packed_memory_.get(count);
+      packed_ = memory_.get<X>(count);
     parallel_tasks(shape.taps, [&](int64_t k) {
       if (map.ptr[k] == map.ptr[k + 1]) return;
       if (shape.depthwise())
@@ -215,8 +216,7 @@ class Forward {
   T* out_;
   int64_t vectors_, padded_, columns_, panel_;  // of a group: vectors, columns; of all; weights of a tap and group
   bool in_place_;                     // the tile is the output itself
-  Scratch<X> packed_memory_;
-  Scratch<A> scale_memory_;
+  Workspace memory_;
   X* packed_ = nullptr;
   A* scales_ = nullptr;  // depthwise
   std::atomic<bool> inside_{true};

@@ -6,6 +6,8 @@
 // has been in use at one time, and one goes that has not been wanted for kPatience requests.
 #include "cpu/memory.h"
 
+#include <cstdlib>
+
 #if defined(__linux__)
 #include <dlfcn.h>
 #include <pthread.h>
@@ -152,10 +154,27 @@ Tensor features(std::initializer_list<int64_t> size, ScalarType dtype) {
   return Tensor(handle);
 }
 
+void* Workspace::bytes(size_t count) {
+  pooled_ = count >= kLarge;
+  block_ = pooled_ ? Pool::instance().take(count) : std::aligned_alloc(64, (count + 64) / 64 * 64);
+  STD_TORCH_CHECK(block_ != nullptr, "out of memory: ", count, " bytes of scratch");
+  return block_;
+}
+
+Workspace::~Workspace() { pooled_ ? Pool::instance().give(block_) : std::free(block_); }
+
 namespace {
 int64_t release_memory() { return static_cast<int64_t>(Pool::instance().release()); }
 }  // namespace
 #else
+void* Workspace::bytes(size_t count) {
+  block_ = std::aligned_alloc(64, (count + 64) / 64 * 64);
+  STD_TORCH_CHECK(block_ != nullptr, "out of memory: ", count, " bytes of scratch");
+  return block_;
+}
+
+Workspace::~Workspace() { std::free(block_); }
+
 Tensor features(std::initializer_list<int64_t> size, ScalarType dtype) { return empty(size, dtype); }
 
 namespace {

@@ -3,6 +3,7 @@
 // A part goes through its pairs in runs whose rows stay in the L1 cache, while the next run's are fetched.
 // Limit: 2 * pairs * Cin * Cout operations.
 #include "cpu/layers.h"
+#include "cpu/memory.h"
 #include "cpu/product.h"
 
 namespace perception {
@@ -63,8 +64,8 @@ void weight_gradient(const T* x, int64_t inputs, const T* grad, int64_t outputs,
       parts.push_back({k, p, std::min(p + length, map.ptr[k + 1])});
   }
   first_part[shape.taps] = static_cast<int64_t>(parts.size());
-  Scratch<A> partial_memory;
-  A* partial = partial_memory.get(std::max<int64_t>(1, static_cast<int64_t>(parts.size()) * partial_size));
+  Workspace partial_memory;
+  A* partial = partial_memory.get<A>(std::max<int64_t>(1, static_cast<int64_t>(parts.size()) * partial_size));
   const Rows<T, A> inputs_of(x, groups * shape.in, groups * shape.in);
   const int64_t grad_padded = shape.depthwise() ? out_channels
                               : groups == 1 || padded == shape.out ? groups * padded : out_channels + W;

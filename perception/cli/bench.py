@@ -230,7 +230,7 @@ def _measure(
     from perception.tools.bench.timing import Effort
 
     effort = Effort(0.1, 2, 10) if args.quick else Effort(0.6, 3, 20)
-    long = Effort(0.0, 1, 1) if args.quick else Effort(20.0, 2, 5)
+    long = Effort(0.0, 1, 1) if args.quick else Effort(20.0, 3, 5)
     if target.is_cuda:
         effort = Effort(0.05 if args.quick else 0.15, 5, 30)
         long = Effort(0.1 if args.quick else 0.8, 5, 30)
