@@ -141,12 +141,13 @@ class StreetScans:
 
 
 def _store(file: Path, sample: Sample) -> None:
-    assert sample.boxes is not None
     arrays: dict[str, Any] = {f"cloud.{k}": v for k, v in sample.cloud.attributes.items()}
-    for name in ("boxes", "labels", "velocity", "track_ids"):
-        arrays[f"boxes.{name}"] = getattr(sample.boxes, name)
+    if sample.boxes is not None:
+        for name in ("boxes", "labels", "velocity", "track_ids"):
+            arrays[f"boxes.{name}"] = getattr(sample.boxes, name)
     for name in ("labels", "instances", "pose", "name", "time"):
         arrays[name] = getattr(sample, name)
+    arrays = {name: values for name, values in arrays.items() if values is not None}
     part = ""
     with suppress(OSError):  # read-only or full: the scan is made again
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -171,13 +172,13 @@ def _load(file: Path) -> Sample | None:
         group, _, key = name.rpartition(".")
         if group:
             of[group][key] = values
-    time = float(arrays["time"])
+    time = float(arrays["time"]) if "time" in arrays else None
     return Sample(
         cloud=PointCloud(arrays["points"], of["cloud"], time=time),
-        labels=arrays["labels"],
-        instances=arrays["instances"],
-        boxes=Boxes3D(**of["boxes"]),
-        pose=arrays["pose"],
+        labels=arrays.get("labels"),
+        instances=arrays.get("instances"),
+        boxes=Boxes3D(**of["boxes"]) if of["boxes"] else None,
+        pose=arrays.get("pose"),
         name=str(arrays["name"]),
         time=time,
     )

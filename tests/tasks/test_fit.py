@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,10 @@ def test_a_file_comes_before_a_bundled_name(
 
 
 @pytest.mark.parametrize("name", sorted(n for n in bundled_configs() if n.startswith("street-")))
-def test_every_configuration_of_the_street_trains(tmp_path: Path, name: str) -> None:
+def test_every_configuration_of_the_street_trains(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where several views are kept
     options = [f"--trainer.default_root_dir={tmp_path}", *QUICK, "--trainer.fast_dev_run=1"]
     options.remove("--model.net.channels=[4,4,6,6,4]")
     coarse = ["--model.net.width=0.125", "--data.voxel_size=0.5"]

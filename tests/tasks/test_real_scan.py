@@ -32,8 +32,11 @@ def test_coarse_miou_on_a_real_scan(shared_data: Path) -> None:
     print(
         f"\n{result.table(pipeline.names)}\naccuracy {100 * accuracy:.1f} %, {prediction.seconds}"
     )
-    assert result.mean > 0.39
-    assert accuracy > 0.69
+    # Trucks, of which there are none, count as 0 in the mean where a point is called so.
+    there = np.unique(labels[labels != 255])
+    assert np.mean(result.per_class.numpy()[there]) > 0.60
+    assert result.mean > 0.55
+    assert accuracy > 0.83
 
 
 @pytest.mark.filterwarnings("ignore")
