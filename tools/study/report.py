@@ -130,15 +130,16 @@ def plot(found: dict[str, Any], path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     places = list(range(len(LEVELS)))
     base = found["rows"].get("3d", {})
-    for key, seeds in found["rows"].items():
+    for number, (key, seeds) in enumerate(found["rows"].items()):
+        beside = [place + 0.06 * (number - len(found["rows"]) / 2) for place in places]
         values = [_at(seeds, level) for level in places]
         middle = [statistics.mean(v) for v in values]
         error = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
-        drawn = left.errorbar(places, middle, error, marker="o", capsize=3, label=ROWS[key].name)
+        drawn = left.errorbar(beside, middle, error, marker="o", capsize=3, label=ROWS[key].name)
         if key != "3d" and base:
             gains = [_gains(base, seeds, level) for level in places]
             right.errorbar(
-                places,
+                beside,
                 [statistics.mean(v) if v else 0.0 for v in gains],
                 [statistics.stdev(v) if len(v) > 1 else 0.0 for v in gains],
                 marker="o",

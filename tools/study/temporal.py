@@ -51,7 +51,7 @@ QUICK: dict[str, Any] = {
 FULL: dict[str, Any] = {
     "windows": 3000,
     "val": 200,
-    "steps": 6000,
+    "steps": 4500,
     "batch": 3,
     "seeds": [0, 1, 2],
     "widths": WIDTHS,

@@ -38,7 +38,7 @@ class Plan:
     widths: of the networks.
     """
 
-    steps: int = 6000
+    steps: int = 4500
     windows: int = 3
     rate: float = 3e-3
     weight_decay: float = 0.01
@@ -165,16 +165,16 @@ def _started(
     if options.crf is None:
         return optimizer, 0
     before = weights_path(folder, "hybrid", seed) if options.fixed else _branch_path(folder, seed)
-    state = _await(before, plan, over)
-    if state is None:
+    found = _await(before, plan, over)
+    if found is None:
         return None
     # The same network to the bit, then the CRF's weights behind it.
-    net.load_state_dict(state["net"], strict=False)
+    net.load_state_dict(found["net"], strict=False)
     if options.fixed:
         return optimizer, 0
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.load_state_dict(found["optimizer"])
     optimizer.add_param_group(crf_group)
-    return optimizer, int(state["step"])
+    return optimizer, int(found["step"])
 
 
 def _step(
