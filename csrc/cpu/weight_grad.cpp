@@ -9,7 +9,7 @@
 namespace perception {
 namespace {
 
-constexpr int64_t kShort = 64;  // pairs whose rows stay in the L1 cache
+constexpr int64_t kShort = 32;  // pairs whose rows stay in the L1 cache
 
 // Pointers to rows of x as the kernels read them: in place, or converted and padded in scratch.
 template <class T, class A>
