@@ -20,7 +20,8 @@ Choice choose() {
   __builtin_cpu_init();
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+  // (What has AVX2 has F16C, which older compilers cannot ask for.)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   const auto take = [&](const char* name, bool there) { return there && (!wanted || std::strcmp(wanted, name) == 0); };
 #if defined(PERCEPTION_AVX512BF16)
