@@ -126,7 +126,9 @@ def plot(found: dict[str, Any], path: Path) -> None:
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError:
-        raise ImportError("the plot needs matplotlib; pip install matplotlib") from None
+        raise ImportError(
+            'the plot needs matplotlib: pip install "sparse-perception[study]"'
+        ) from None
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     places = list(range(len(LEVELS)))
     base = found["rows"].get("3d", {})
