@@ -6,7 +6,7 @@
 from perception.nn.conv import Conv, ConvTranspose, GenerativeConvTranspose
 from perception.nn.convnext import ConvNeXtBlock, GlobalResponseNorm
 from perception.nn.crf import TrilateralCRF
-from perception.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
+from perception.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from perception.nn.pointwise import (
     ELU,
     GELU,
@@ -27,6 +27,7 @@ from perception.nn.pointwise import (
 )
 from perception.nn.pooling import AvgPool, GlobalPool, MaxPool, SumPool, Unpool
 from perception.nn.sequential import Residual, Sequential, fuse
+from perception.nn.sync_norm import SyncBatchNorm
 
 __all__ = [
     "ELU",

@@ -14,7 +14,7 @@ from perception.sparse.conv import below_autograd
 from perception.sparse.ops import segment_sum, sum_rows
 from perception.sparse.tensor import SparseTensor
 
-__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "SyncBatchNorm"]
+__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm"]
 
 
 def _fake_batch_norm(
@@ -272,58 +272,6 @@ class BatchNorm(nn.BatchNorm1d):
                 f"BatchNorm has {self.num_features} features and the tensor {x.num_channels} channels"
             )
         return x.replace(self.normalize(x.features))
-
-
-class SyncBatchNorm(BatchNorm):
-    """`BatchNorm` with statistics over the sites of all processes of the default group.
-
-    Every process may have a different number of sites, none included (Peng et al., *MegDet*,
-    CVPR 2018). Without an initialized process group it is `BatchNorm`.
-    """
-
-    def normalize(
-        self, features: Tensor, residual: Tensor | None = None, relu: bool = False
-    ) -> Tensor:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not distributed or not (self.training or not self.track_running_stats):
-            return super().normalize(features, residual, relu)
-        from torch.distributed.nn.functional import all_reduce
-
-        wide = features.double() if features.dtype == torch.float64 else features.float()
-        count = wide.new_tensor([float(features.shape[0])])
-        torch.distributed.all_reduce(count)
-        total = float(count)
-        if total < 2:
-            return self._with_running(features, residual, relu)
-        mean = all_reduce(sum_rows(wide)) / count
-        centred = wide - mean
-        var = all_reduce(sum_rows(centred * centred)) / count
-        y = centred * torch.rsqrt(var + self.eps)
-        y = y if self.weight is None else y * self.weight
-        y = y if self.bias is None else y + self.bias
-        self._track(mean, var, total)
-        y = y if residual is None else y + residual
-        return (torch.relu(y) if relu else y).to(features.dtype)
-
-    @classmethod
-    def convert(cls, module: nn.Module) -> nn.Module:
-        """Replaces every `BatchNorm` inside a module, keeping parameters and statistics."""
-        if isinstance(module, BatchNorm) and not isinstance(module, SyncBatchNorm):
-            out = cls(
-                module.num_features,
-                module.eps,
-                module.momentum,
-                module.affine,
-                module.track_running_stats,
-            )
-            out.weight, out.bias = module.weight, module.bias
-            out.running_mean, out.running_var = module.running_mean, module.running_var
-            out.num_batches_tracked = module.num_batches_tracked
-            out.training = module.training
-            return out
-        for name, child in module.named_children():
-            setattr(module, name, cls.convert(child))
-        return module
 
 
 class GroupNorm(nn.GroupNorm):
