@@ -66,24 +66,27 @@ def batch_norm_twin(
 
 
 def _setup_batch_norm(ctx: Any, inputs: tuple, output: tuple) -> None:
-    x, weight, bias, residual, ctx.relu, ctx.eps = inputs
+    x, weight, bias, residual, relu, ctx.eps = inputs
     y, mean, var = output
-    ctx.save_for_backward(x, weight, bias, residual, mean, var, y if ctx.relu else None)
+    ctx.save_for_backward(x, weight, bias, mean, var, y if relu else None)
+    ctx.residual = residual is not None
     ctx.mark_non_differentiable(mean, var)
     ctx.set_materialize_grads(False)
 
 
 def _batch_norm_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
-    x, weight, bias, residual, mean, var, y = ctx.saved_tensors
+    x, weight, bias, mean, var, y = ctx.saved_tensors
     if grad is None:
         return (None,) * 6
     if torch.is_grad_enabled():  # a second derivative is wanted: go through the definition
-        inputs = (x, weight, bias, residual)
-        out = batch_norm_twin(*inputs, ctx.relu, ctx.eps)[0]
-        return *gradients_of(out, grad, inputs, ctx.needs_input_grad), None, None
+        grad = grad if y is None else grad * (y > 0)
+        inputs = (x, weight, bias)
+        out = batch_norm_twin(*inputs, None, False, ctx.eps)[0]
+        given = grad if ctx.residual else None
+        return *gradients_of(out, grad, inputs, ctx.needs_input_grad), given, None, None
     with below_autograd():
         dx, dweight, dbias, dresidual = norm_gradients(
-            grad, x, y, weight, bias, mean, var, ctx.eps, residual is not None
+            grad, x, y, weight, bias, mean, var, ctx.eps, ctx.residual
         )
     return dx, dweight, dbias, dresidual, None, None
 

@@ -187,23 +187,26 @@ class _ConvNorm(torch.autograd.Function):
                 *product, scale, shift, residual, how.relu, how.eps, *how.running
             )
         ctx.save_for_backward(
-            features, weight, bias, scale, shift, residual, z, mean, var, y if how.relu else None
+            features, weight, bias, scale, shift, z, mean, var, y if how.relu else None
         )
+        ctx.residual = residual is not None
         ctx.cast = None if x is features else x, None if weight.dtype == how.dtype else cast
         ctx.how = how
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        features, weight, bias, scale, shift, residual, z, mean, var, y = ctx.saved_tensors
+        features, weight, bias, scale, shift, z, mean, var, y = ctx.saved_tensors
         how, wanted = ctx.how, ctx.needs_input_grad
         if torch.is_grad_enabled():  # a second derivative is wanted: go through the definition
-            inputs = (features, weight, bias, scale, shift, residual)
+            inputs = (features, weight, bias, scale, shift)
             x, w = features.to(how.dtype), weight.to(how.dtype)
             b = None if bias is None else bias.to(how.dtype)
             z = ops.conv(x, w, b, how.plan, how.reverse, how.rows, how.groups, how.tf32)
-            y = ops.batch_norm(z, scale, shift, residual, how.relu, how.eps)[0]
-            return *gradients_of(y, grad, inputs, wanted), None
+            grad = grad if y is None else grad * (y > 0)
+            y = ops.batch_norm(z, scale, shift, None, False, how.eps)[0]
+            given = grad if ctx.residual else None
+            return *gradients_of(y, grad, inputs, wanted), given, None
         x, w = ctx.cast
         x = features if x is None else x
         w = weight if w is None else w
@@ -228,7 +231,7 @@ class _ConvNorm(torch.autograd.Function):
             as_dtype(by_bias, bias.dtype) if wanted[2] else None,
             None if scale is None else as_dtype(by_scale, scale.dtype),
             None if shift is None else as_dtype(by_shift, shift.dtype),
-            None if residual is None else by_residual if cut else grad,
+            (by_residual if cut else grad) if ctx.residual else None,
             None,
         )
 
