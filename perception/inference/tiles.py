@@ -183,7 +183,9 @@ def tiling(coords: NDArray[np.int32], limit: int, context: Context) -> Tiling:
     wanted = np.full(len(whole), whole.max()) if context.reach is None else np.array(context.reach)
     while True:
         # Along an axis that is shorter than that, a tile is all there is.
-        overlap = -(-np.minimum(wanted, whole) // step) * step
+        overlap = np.minimum(wanted, whole)
+        # Whole coarsest voxels, or what is left of one where that is too dear.
+        overlap = np.where(wanted >= step, -(-overlap // step) * step, overlap)
         tiles = cut(coords, limit, tuple(overlap.tolist()), context.step)
         done = not overlap.any()
         if tiles and (done or sum(len(tile.rows) for tile in tiles) <= WORK * len(coords)):
@@ -193,4 +195,5 @@ def tiling(coords: NDArray[np.int32], limit: int, context: Context) -> Tiling:
                 f"the network has room for {limit} sites at once, and a single one of its coarsest "
                 "voxels holds more; free memory, or use a model with larger voxels"
             )
-        wanted = wanted // 2 // step * step
+        halved = wanted // 2
+        wanted = np.where(halved >= step, halved // step * step, halved)

@@ -13,7 +13,7 @@ from small_drive import COLORS, NAMES, drive, ground, pipeline
 
 from perception.inference import TooLittleMemory, cut
 from perception.inference.memory import LiveBytes, free_memory, rough_bytes_per_site
-from perception.inference.tiles import context_of
+from perception.inference.tiles import Context, context_of, tiling
 from perception.io import PointCloud
 from perception.models import MinkUNetCRF
 from perception.nn import GlobalPool
@@ -95,6 +95,15 @@ def test_little_memory_lowers_the_overlap_and_says_so() -> None:
     assert "may differ" in str(result.method)
     assert len(result.labels) == len(cloud)
     assert (result.labels == expected.labels).mean() > 0.9
+
+
+def test_tiles_overlap_by_a_part_of_a_coarsest_voxel_where_a_whole_one_is_too_dear() -> None:
+    rng = np.random.default_rng(0)
+    coords = np.unique(rng.integers(0, 512, (20_000, 3)) * [1, 1, 0], axis=0).astype(np.int32)
+    plan = tiling(coords, 5000, Context((1800, 1800, 1800), (128, 128, 128)))
+    assert 0 < plan.overlap[0] < 128
+    assert sum(len(tile.rows) for tile in plan.tiles) <= 4 * len(coords)
+    assert all(len(tile.rows) <= 5000 for tile in plan.tiles)
 
 
 def test_too_little_memory_is_an_error_that_says_what_fits() -> None:
