@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -68,6 +71,13 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def in_bytes(gigabytes: float) -> int:
+    """Bytes of a number of GB."""
+    if not 0 < gigabytes < math.inf:
+        raise ValueError(f"--memory {gigabytes:g} GB; give a positive number, or leave it out")
+    return max(round(gigabytes * 1e9), 1)
+
+
 def run(argv: list[str]) -> int:
     """Segment the files; one that cannot be read is reported and the others are still done.
 
@@ -78,7 +88,7 @@ def run(argv: list[str]) -> int:
     jobs = collect(options.paths)
     from perception.pipeline import load
 
-    memory = None if options.memory is None else round(options.memory * 1e9)
+    memory = None if options.memory is None else in_bytes(options.memory)
     pipeline = load(options.model, options.device, precision=options.precision, memory=memory)
     say(options, f"{pipeline.name}: {len(pipeline.names)} classes on {pipeline.device}")
 
@@ -87,16 +97,21 @@ def run(argv: list[str]) -> int:
     start = time.perf_counter()
     for number, (job, ask) in enumerate(planned(pipeline, jobs, options), start=1):
         place = f"[{number}/{len(jobs)}] " if len(jobs) > 1 else ""
+        notes: list[str] = []
         try:
-            report = segment(ask, job, options)
+            with noted(notes):
+                report = segment(ask, job, options)
         except (ValueError, OSError, MemoryError) as error:
             message = " ".join(str(error).split()) or type(error).__name__
             failed.append({"path": str(job.path), "error": message})
             print(f"perception infer: {place}{message}", file=sys.stderr)
             continue
-        reports.append(report)
+        reports.append({**report, "notes": notes})
         left = (time.perf_counter() - start) / number * (len(jobs) - number)
         say(options, place + describe(report, left if number < len(jobs) else 0.0))
+        for note in notes:
+            which = "" if job.path.name in note else f"{job.path.name}: "
+            print(f"note: {place}{which}{note}", file=sys.stderr, flush=True)
     if options.json:
         content = {
             "model": pipeline.name,
@@ -109,6 +124,22 @@ def run(argv: list[str]) -> int:
         took = time.perf_counter() - start
         print(f"{len(reports)} of {len(jobs)} files in {took:.1f} s, in {options.output}")
     return 1 if failed else 0
+
+
+@contextmanager
+def noted(notes: list[str]) -> Iterator[None]:
+    """Collects the warnings about one file, which else would not say about which."""
+
+    def note(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = " ".join(str(message).split())
+        if text not in notes:
+            notes.append(text)
+
+    with warnings.catch_warnings():
+        # A file's warning is due even where another file gave the same one.
+        warnings.filterwarnings("always", category=UserWarning, module="perception")
+        warnings.showwarning = note
+        yield
 
 
 def say(options: argparse.Namespace, text: str) -> None:

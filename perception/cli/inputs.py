@@ -11,6 +11,7 @@ from perception.io.files import suffix_of
 
 # What a folder is searched for first: a folder of scans also holds poses.txt and calib.txt.
 SCANS = (".bin", ".pcd.bin", ".pcd", ".ply", ".las", ".laz")
+SWEEPS = (".feather",)
 TABLES = (".npy", ".npz", ".xyz", ".csv")
 
 
@@ -49,12 +50,17 @@ def collect(paths: Sequence[Path]) -> list[Job]:
 
 def _scans_in(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    for kinds in (SCANS, TABLES):
+    for kinds in (SCANS, SWEEPS, TABLES):
         scans = [file for file in files if suffix_of(file) in kinds]
+        if kinds == SWEEPS:
+            # A log of Argoverse 2 has poses, boxes and calibration in files of the same kind.
+            scans = [file for file in scans if file.parent.resolve().name == "lidar"] or scans
         if scans:
             return scans
     raise FormatError(
-        folder, "holds no point cloud", f"a folder is searched for {', '.join(SCANS + TABLES)}"
+        folder,
+        "holds no point cloud",
+        f"a folder is searched for {', '.join(SCANS + SWEEPS + TABLES)}",
     )
 
 

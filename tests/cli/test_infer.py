@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from small_drive import COLORS, NAMES, drive, pipeline
 
+from perception.cli.inputs import collect
 from perception.cli.main import main
 from perception.io import checkpoint, read_labels, write
 from perception.pipeline import Pipeline
@@ -116,7 +117,9 @@ def test_tiles_copies_and_precision_are_said(
         assert part in text
     for extra, message in (
         (["--precision", "int4"], "precision 'int4' is unknown"),
-        (["--memory", "0"], "memory=0 bytes"),
+        (["--memory", "0"], "--memory 0 GB"),
+        (["--memory", "nan"], "--memory nan GB"),
+        (["--memory", "inf"], "--memory inf GB"),
         (["--augment", "0"], "augment=0 copies"),
         (["--frames", "3"], "sees one at a time"),
     ):
@@ -124,3 +127,30 @@ def test_tiles_copies_and_precision_are_said(
         captured = capsys.readouterr()
         assert message in captured.err
         assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_notes_name_their_file_and_every_file_gets_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", drive(1, 50)[0].cloud.points)
+    model = saved(pipeline(), tmp_path / "m.safetensors")
+    words = ["infer", str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), "--model", model]
+    words += ["--output", str(tmp_path / "out")]
+    assert main(words) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "no intensity" in line]
+    assert [note.split(": ")[1] for note in notes] == ["[1/2] a.npy", "[2/2] b.npy"]
+    assert main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert ["no intensity" in file["notes"][0] for file in report["files"]] == [True, True]
+
+
+def test_the_sweeps_of_a_log_of_argoverse_are_its_scans(tmp_path: Path) -> None:
+    for place in ("sensors/lidar/2.feather", "sensors/lidar/1.feather", "annotations.feather"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    np.savez(tmp_path / "ego_motion.npz", np.eye(4))
+    found = [job.path.relative_to(tmp_path).as_posix() for job in collect([tmp_path])]
+    assert found == ["sensors/lidar/1.feather", "sensors/lidar/2.feather"]
+    inside = [job.path.name for job in collect([tmp_path / "sensors" / "lidar"])]
+    assert inside == ["1.feather", "2.feather"]
