@@ -196,9 +196,15 @@ class Segmentation(LightningModule):
         return {name: part.numpy() for name, part in zip(batch.names, parts, strict=True)}
 
     def write(self, folder: Path, prediction: dict[str, np.ndarray]) -> None:
-        """Writes what `predict_step` gave, one `<name>.label` a scan (SemanticKITTI's format)."""
+        """Writes what `predict_step` gave, one `<name>.label` a scan (SemanticKITTI's format).
+
+        Names such as `08/000000` are files in sub-folders: the scans of two drives have the same numbers.
+        """
         for name, labels in prediction.items():
-            write_labels(folder / f"{Path(name).name}.label", labels)
+            parts = [part for part in Path(name).parts if part not in (Path(name).anchor, "..")]
+            file = folder.joinpath(*parts[:-1], f"{parts[-1]}.label")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_labels(file, labels)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the epoch has counted so far, of all processes."""

@@ -187,3 +187,15 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+def test_scans_of_two_drives_with_one_number_are_two_files(tmp_path: Path) -> None:
+    labels = {name: np.full(3, i, np.uint8) for i, name in enumerate(("08/07", "11/07", "../x"))}
+    module().write(tmp_path, labels)
+    files = sorted(tmp_path.rglob("*.label"))
+    assert [file.relative_to(tmp_path).as_posix() for file in files] == [
+        "08/07.label",
+        "11/07.label",
+        "x.label",
+    ]
+    assert np.fromfile(files[1], np.uint32).tolist() == [1, 1, 1]
