@@ -127,6 +127,7 @@ def test_of_one_network_the_channels_and_classes_alone_differ(net: str) -> None:
             config(f"{data}-{net}")["model"]["init_args"]["net"],
             "init_args.in_channels",
             "init_args.num_classes",
+            "init_args.sigma_time",  # follows the frames of a sample
         )
         for data in DATA
         if f"{data}-{net}" in NAMES
@@ -148,6 +149,13 @@ def test_the_mean_iou_is_that_of_each_benchmark() -> None:
     means = {name: config(name)["model"]["init_args"].get("miou", "present") for name in NAMES}
     for name, mean in means.items():
         assert mean == ("all" if name.startswith("semantickitti") else "present"), name
+
+
+@pytest.mark.parametrize("name", [n for n in IN_TIME if n.endswith("crf")])
+def test_the_newest_frame_shares_no_cell_of_the_field_with_the_oldest(name: str) -> None:
+    sigma = config(name)["model"]["init_args"]["net"]["init_args"]["sigma_time"]
+    newest = config(name)["data"]["init_args"]["frames"] - 1
+    assert newest // sigma > 0
 
 
 @pytest.mark.parametrize("name", [n for n in IN_TIME if n.startswith("street")])
