@@ -189,6 +189,7 @@ class _Stream:
         self.frames: dict[int, Frame] = {}
         # One memory for each of the scans between two that the network sees.
         self.memories = [Memory() for _ in range(of.frame_step)]
+        self._seen = [0] * of.frame_step
 
     def fits(self, cloud: PointCloud, pose: NDArray[np.float64]) -> bool:
         """Whether the network can be given a scan at once."""
@@ -219,13 +220,15 @@ class _Stream:
         net, memory = self.of.frame_by_frame, self.memories[phase]
         assert net is not None
         in_space = replace(frame.encoded, coords=frame.encoded.coords[:, :-1].contiguous())
-        return self.of.pipeline.runner(
+        scored = self.of.pipeline.runner(
             in_space,
             len(in_space.point_to_voxel),
             start,
-            frames=turn + 1,
+            frames=self._seen[phase] + 1,
             instead=lambda x, *points: net(x, turn, memory, *points),
         )
+        self._seen[phase] += 1
+        return scored
 
 
 def _why_not_layers(pipeline: Applied) -> str:

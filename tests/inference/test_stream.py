@@ -108,6 +108,7 @@ def test_scans_that_are_missing_or_empty_leave_a_gap(options: dict[str, Any]) ->
             empty = stream.push(PointCloud(np.zeros((0, 3))), poses[1])  # type: ignore[arg-type]
             assert len(empty.labels) == 0
         results.append(stream.push(frames[2].cloud, poses[2]))  # type: ignore[arg-type]
+        assert results[-1].method.frames == 2
     np.testing.assert_array_equal(results[0].scores, results[1].scores)
     together = one.window([frames[0], frames[2]], anchor=poses[0])
     assert np.abs(together.scores - results[0].scores).max() > 1e-4
