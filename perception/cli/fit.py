@@ -45,7 +45,7 @@ def run(argv: list[str]) -> int:
 
     Raises:
         FileNotFoundError: a configuration that is neither a file nor bundled; no such checkpoint.
-        ValueError: a checkpoint with code in it.
+        ValueError: a checkpoint with code in it, or of another network or optimizer.
     """
     # Neither concerns who trains here: advice to install another logger, and a call of a torch
     # function that torch is about to rename.
@@ -60,6 +60,16 @@ def run(argv: list[str]) -> int:
         raise ValueError(
             f"the file of --ckpt_path holds more than tensors and plain values ({cause}); it is not "
             "opened, since that could run code: give a checkpoint that perception fit wrote"
+        ) from None
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        if "loading state_dict" not in lines[0]:
+            raise
+        more = f" and {len(lines) - 2} more" if len(lines) > 2 else ""
+        raise ValueError(
+            f"the file of --ckpt_path is of another network ({lines[-1].rstrip('.')}{more}); give the "
+            "configuration that it was trained with, config.yaml in the folder of its run, or leave "
+            "--ckpt_path out"
         ) from None
     except SystemExit as stop:  # the parser's way to end on --help (0) and on wrong usage (2)
         return stop.code if isinstance(stop.code, int) else 2

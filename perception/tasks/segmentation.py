@@ -214,7 +214,21 @@ class Segmentation(LightningModule):
         checkpoint["train_counts"] = counts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting, on the first process."""
+        """Goes on counting, on the first process.
+
+        Raises:
+            ValueError: a training that goes on with another optimizer than the checkpoint's.
+        """
+        states = checkpoint.get("optimizer_states")
+        if states and self.trainer.training:
+            kept = states[0]["param_groups"][0]
+            ours = self._make_optimizer([nn.Parameter(torch.zeros(1))])
+            missing = [key for key in ours.defaults if key not in kept]
+            if missing:  # torch takes it and fails in the first step
+                raise ValueError(
+                    f"the checkpoint's optimizer has no {missing[0]!r} and is no {type(ours).__name__}; "
+                    "set model.optimizer as it was, or leave --ckpt_path out"
+                )
         counts = checkpoint.get("train_counts")
         if counts is not None and self.global_rank == 0:
             self._iou("train").restore(counts)

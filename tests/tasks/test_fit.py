@@ -214,3 +214,25 @@ def test_every_configuration_of_the_street_trains(
     options.remove("--model.net.channels=[4,4,6,6,4]")
     coarse = ["--model.net.width=0.125", "--data.voxel_size=0.5"]
     assert run(["fit", "--config", name, *options, *coarse]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "--model.net.channels=[4,4,8,6,4]",
+            r"of another network \(.* and \d+ more\); give the conf",
+        ),
+        (
+            "--model.optimizer=torch.optim.SGD",
+            "has no 'momentum' and is no SGD; set model.optimizer",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused_in_one_line(
+    tmp_path: Path, change: str, message: str
+) -> None:
+    assert fit(tmp_path, "--trainer.max_steps=1") == 0
+    with pytest.raises(ValueError, match=message) as caught:
+        fit(tmp_path, "--trainer.max_steps=2", change, "--ckpt_path=last")
+    assert len(str(caught.value).splitlines()) == 1
