@@ -17,6 +17,7 @@ import logging
 import pickle
 import shlex
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from perception._native import cuda_problem, supports
+from perception.io import FormatError
 from perception.tasks import ModelExport, PredictionWriter, WholeCheckpoints
 
 VERBS = ("fit", "validate", "test", "predict")
@@ -45,7 +47,7 @@ def run(argv: list[str]) -> int:
 
     Raises:
         FileNotFoundError: a configuration that is neither a file nor bundled; no such checkpoint.
-        ValueError: a checkpoint with code in it, or of another network or optimizer.
+        ValueError: a checkpoint that is none, with code in it, or of another network or optimizer.
     """
     # Neither concerns who trains here: advice to install another logger, and a call of a torch
     # function that torch is about to rename.
@@ -128,6 +130,13 @@ class FitCLI(LightningCLI):
         verb = self.config[self.config.subcommand]
         # A checkpoint may come from anywhere: read tensors from it, never run what it pickles.
         verb.weights_only = True
+        path = Path(verb.get("ckpt_path") or "")
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise FormatError(
+                path,
+                "is no checkpoint of a training, or is truncated",
+                "give last.ckpt or best.ckpt of a run; model.safetensors is for perception infer",
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the run's logs, checkpoints and model file in its folder."""

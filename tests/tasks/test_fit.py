@@ -15,7 +15,7 @@ from small_street import QUICK, SmallStreet, small_scan
 from perception.cli.fit import bundled_configs, find_config, run
 from perception.datasets import street, street_scans
 from perception.datasets.sample import Sample
-from perception.io import checkpoint
+from perception.io import FormatError, checkpoint
 from perception.models import MinkUNet
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -171,7 +171,7 @@ def test_any_task_names_what_it_monitors_and_writes(tmp_path: Path) -> None:
     assert [path.name for path in blind.iterdir()] == ["last.ckpt"]
 
 
-def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_code_in_it_or_damaged_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self):  # type: ignore[no-untyped-def]
             return (Path.touch, (tmp_path / "ran",))
@@ -183,6 +183,12 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="more than tensors"):
         fit(tmp_path, "--trainer.max_steps=4", f"--ckpt_path={bad}")
     assert not (tmp_path / "ran").exists()
+
+    whole = (tmp_path / "checkpoints/last.ckpt").read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    for file in (bad, tmp_path / "model.safetensors"):
+        with pytest.raises(FormatError, match=rf"{file.name}: is no checkpoint .* truncated; give"):
+            fit(tmp_path, "--trainer.max_steps=4", f"--ckpt_path={file}")
 
 
 def test_usage_errors_end_with_two(capsys: pytest.CaptureFixture[str]) -> None:
