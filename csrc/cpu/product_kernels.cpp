@@ -117,10 +117,10 @@ void multiply(const Product<T, T>& p) {
   }
 }
 
-// line: which line of the next rows, those of a and then those of b, to prefetch.
+// next, offset: rows of which to prefetch a line each. soon: where in c the next block adds its sums.
 template <class T, int M, int V>
 inline __attribute__((always_inline)) void outer_block(const Outer<T>& p, int64_t m, int64_t n, const T* const* next,
-                                                       int64_t offset) {
+                                                       int64_t offset, const T* soon) {
   using vec = typename Vec<T>::type;
   constexpr int W = Vec<T>::width;
   vec acc[M][V] = {};
@@ -128,6 +128,9 @@ inline __attribute__((always_inline)) void outer_block(const Outer<T>& p, int64_
     const T* ap = p.a[i] + m;
     const T* bp = p.b[i] + n;
     if (next) prefetch(next[i] + offset);
+    if (i < M)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) prefetch(soon + i * p.ldc + v * W);
     vec bv[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) bv[v] = Vec<T>::load(bp + v * W);
@@ -150,7 +153,7 @@ template <class T, int V, int M>
 void outer_rest(const Outer<T>& p, int64_t m, int64_t n) {
   if constexpr (M > 0) {
     if (p.m - m == M)
-      outer_block<T, M, V>(p, m, n, nullptr, 0);
+      outer_block<T, M, V>(p, m, n, nullptr, 0, p.c + m * p.ldc + n);
     else
       outer_rest<T, V, M - 1>(p, m, n);
   }
@@ -165,7 +168,7 @@ void outer_panel(const Outer<T>& p, int64_t n, int64_t& line) {
     const bool of_a = line < lines_a;
     const bool any = p.next_a && line < lines_a + lines_b;
     outer_block<T, M, V>(p, m, n, any ? (of_a ? p.next_a : p.next_b) : nullptr,
-                         (of_a ? line : line - lines_a) * kLine<T>);
+                         (of_a ? line : line - lines_a) * kLine<T>, p.c + (m + 2 * M <= p.m ? m + M : 0) * p.ldc + n);
   }
   outer_rest<T, V, M - 1>(p, m, n);
 }
