@@ -232,7 +232,7 @@ Tensor product(const Tensor& x, const Tensor& weight, bool swapped, const std::o
   STD_TORCH_CHECK(num_out >= 0 && num_out <= kMaxRows, "conv: num_out is out of range");
   const Map map(map_tensors, "conv");
   const int64_t a = weight.size(1), b = weight.size(2);
-  STD_TORCH_CHECK(!swapped || b % groups == 0, "conv: Cout must be a multiple of groups");
+  STD_TORCH_CHECK(groups >= 1 && (!swapped || b % groups == 0), "conv: Cout must be a multiple of groups");
   const Shape shape = swapped ? check_product(x, map.taps, groups, b / groups, a * groups, "conv")
                               : check_product(x, map.taps, groups, a, b, "conv");
   const int64_t channels = shape.groups * shape.out;

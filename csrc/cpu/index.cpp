@@ -94,7 +94,7 @@ Tensor lookup(const Tensor& index, const Tensor& sites, const Tensor& queries) {
   STD_TORCH_CHECK(sites.size(1) == queries.size(1), "lookup: sites have ", sites.size(1) - 1,
                   " axes and queries ", queries.size(1) - 1);
   const Tensor sites_c = torch::stable::contiguous(sites), queries_c = torch::stable::contiguous(queries);
-  const IndexView view(index.const_data_ptr<int64_t>(), sites_c.const_data_ptr<int32_t>());
+  const IndexView view(index, sites_c, "lookup");
   const int32_t* query = queries_c.const_data_ptr<int32_t>();
   const int64_t rows = queries.size(0), columns = queries.size(1);
   Tensor found = empty({rows}, ScalarType::Int);

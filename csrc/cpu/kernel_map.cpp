@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kBlock = 1024;
 constexpr int64_t kAhead = 12;  // probes in flight
+constexpr int64_t kScratch = 1 << 21;  // pairs a thread has room for, unless one column has more
 
 struct Block {
   std::vector<int32_t> in, out;  // pairs, tap after tap
@@ -119,9 +120,9 @@ class ColumnList {
 // Bounds that hold the inputs, and the outputs moved by any tap, with a free column of 64 at both ends of
 // the last axis, so that no moved key runs into another axis. Empty where that is too wide to pack.
 std::optional<Packing> packing_for(const int32_t* inputs, int64_t num_in, const int32_t* outputs, int64_t num_out,
-                                   const int32_t* offsets, int64_t taps, int columns, const int64_t* stride) {
+                                   bool same, const int32_t* offsets, int64_t taps, int columns, const int64_t* stride) {
   Bounds all = site_bounds(inputs, num_in, columns);
-  const Bounds out = outputs == inputs ? all : site_bounds(outputs, num_out, columns);
+  const Bounds out = same ? all : site_bounds(outputs, num_out, columns);
   for (int c = 0; c < columns; ++c) {
     int64_t low = 0, high = 0;
     for (int64_t k = 0; c && k < taps; ++k) {
@@ -241,20 +242,25 @@ Map kernel_map(const std::optional<Tensor>& given_index, const Tensor& in_sites,
                       static_cast<int64_t>(stride.size()) == dim,
                   "kernel_map: sites, offsets and stride have different numbers of axes");
   STD_TORCH_CHECK(offsets.scalar_type() == ScalarType::Int, "kernel_map: offsets must be int32");
+  check_strides(stride, "kernel_map");
   const Tensor in_c = torch::stable::contiguous(in_sites), out_c = torch::stable::contiguous(out_sites);
   const Tensor offsets_c = torch::stable::contiguous(offsets);
   const int32_t* inputs = in_c.const_data_ptr<int32_t>();
   const int32_t* outputs = out_c.const_data_ptr<int32_t>();
   const int32_t* taps_at = offsets_c.const_data_ptr<int32_t>();
 
+  // Two views of one memory may begin at the same site and differ in length.
+  const bool same_sites = inputs == outputs && in_c.size(0) == rows;
+  STD_TORCH_CHECK(!symmetric || in_c.size(0) == rows, "kernel_map: a symmetric map is from sites to themselves");
+
   const int64_t probed = symmetric ? taps / 2 : taps;
   std::vector<Block> blocks;
   const int columns = static_cast<int>(dim) + 1;
   std::optional<Packing> packing;
-  if (!given_index) packing = packing_for(inputs, in_c.size(0), outputs, rows, taps_at, taps, columns, stride.data());
+  if (!given_index) packing = packing_for(inputs, in_c.size(0), outputs, rows, same_sites, taps_at, taps, columns, stride.data());
   if (packing) {
     const ColumnList in_columns(*packing, inputs, in_c.size(0), nullptr);
-    const bool same = inputs == outputs && std::all_of(stride.begin(), stride.end(), [](int64_t s) { return s == 1; });
+    const bool same = same_sites && std::all_of(stride.begin(), stride.end(), [](int64_t s) { return s == 1; });
     std::optional<ColumnList> moved;
     if (!same) moved.emplace(*packing, outputs, rows, stride.data());
     const ColumnList& out_columns = same ? in_columns : *moved;
@@ -262,13 +268,15 @@ Map kernel_map(const std::optional<Tensor>& given_index, const Tensor& in_sites,
     std::vector<TapRun> views;
     for (const Run& run : runs)
       views.push_back({run.shift, static_cast<int>(run.bit.size()), run.span, run.block.data(), run.bit.data()});
-    blocks.resize((out_columns.size() + kMapBlock - 1) / kMapBlock);
-    parallel_blocks(out_columns.size(), kMapBlock, [&](int64_t b, int64_t begin, int64_t end) {
+    // A block's pairs lie in scratch first, which very many taps would make very large.
+    const int64_t block = std::clamp<int64_t>(kScratch / (64 * std::max<int64_t>(1, probed)), 1, kMapBlock);
+    blocks.resize((out_columns.size() + block - 1) / block);
+    parallel_blocks(out_columns.size(), block, [&](int64_t b, int64_t begin, int64_t end) {
       blocks[b] = walk_block(in_columns, out_columns, begin, end, views, probed);
     });
   } else {
     const Tensor index = given_index ? *given_index : build_index(in_c).table;
-    const IndexView view(index.const_data_ptr<int64_t>(), inputs);
+    const IndexView view(index, in_c, "kernel_map");
     blocks.resize((rows + kBlock - 1) / kBlock);
     parallel_blocks(rows, kBlock, [&](int64_t b, int64_t begin, int64_t end) {
       blocks[b] = probe_block(view, outputs, begin, end, taps_at, probed, stride.data());
@@ -321,6 +329,8 @@ Map transpose_map(const Tensor& in_rows, const Tensor& out_rows, const Tensor& t
   check_rows(in_rows, "transpose_map", "in_rows");
   check_rows(out_rows, "transpose_map", "out_rows");
   check_ptr(tap_ptr, "transpose_map");
+  check_parts(tap_ptr, in_rows.size(0), "transpose_map");
+  STD_TORCH_CHECK(in_rows.size(0) == out_rows.size(0), "transpose_map: in_rows and out_rows differ in length");
   STD_TORCH_CHECK(num_in >= 0 && num_in <= kMaxRows, "transpose_map: num_in is out of range");
   const int32_t* in = in_rows.const_data_ptr<int32_t>();
   const int32_t* out = out_rows.const_data_ptr<int32_t>();

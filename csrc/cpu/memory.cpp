@@ -56,6 +56,8 @@ class Pool {
       }
     }
     void* block = map(size);
+    if (block == nullptr && release() > 0) block = map(size);
+    STD_TORCH_CHECK(block != nullptr, "out of memory: ", size, " bytes for features");
     const std::lock_guard<std::mutex> lock(mutex());
     sizes_[block] = size;
     in_use_ += size;
@@ -111,11 +113,13 @@ class Pool {
     return (bytes + step - 1) / step * step;
   }
 
-  // Large pages are cleared ten times as fast; the system decides whether it has any.
+  // Null where there is no memory. Large pages are cleared ten times as fast; the system decides whether
+  // it has any.
   static void* map(size_t size) {
     const size_t room = size + kHugePage;
-    char* start = static_cast<char*>(mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    STD_TORCH_CHECK(start != MAP_FAILED, "out of memory: ", size, " bytes for features");
+    void* mapped = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) return nullptr;
+    char* start = static_cast<char*>(mapped);
     const size_t past = reinterpret_cast<uintptr_t>(start) % kHugePage, skip = past ? kHugePage - past : 0;
     if (skip) munmap(start, skip);
     munmap(start + skip + size, room - skip - size);

@@ -119,6 +119,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
                       grad_tensor.numel() == x_tensor.numel() &&
                       (!y_tensor || (y_tensor->scalar_type() == x_tensor.scalar_type() && y_tensor->numel() == x_tensor.numel())),
                   "batch_norm_backward: grad, x and y must match");
+  STD_TORCH_CHECK(mean_tensor.numel() == x_tensor.size(1) && var_tensor.numel() == x_tensor.size(1),
+                  "batch_norm_backward: mean and var must be [C]");
   const Tensor x_c = torch::stable::contiguous(x_tensor), grad_c = torch::stable::contiguous(grad_tensor);
   std::optional<Tensor> y_c;
   if (y_tensor) y_c = torch::stable::contiguous(*y_tensor);

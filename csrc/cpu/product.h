@@ -23,8 +23,8 @@ struct Map {
     ptr = map[2].const_data_ptr<int64_t>();
     taps = map[2].size(0) - 1;
     pairs = map[0].size(0);
-    STD_TORCH_CHECK(map[1].size(0) == pairs && ptr[0] == 0 && ptr[taps] == pairs, op, ": the map is inconsistent");
-    for (int64_t k = 0; k < taps; ++k) STD_TORCH_CHECK(ptr[k] <= ptr[k + 1], op, ": the map is inconsistent");
+    check_parts(map[2], pairs, op);
+    STD_TORCH_CHECK(map[1].size(0) == pairs, op, ": in_rows and out_rows differ in length");
   }
 };
 
@@ -44,6 +44,7 @@ inline Shape check_product(const Tensor& x, int64_t taps, int64_t groups, int64_
   STD_TORCH_CHECK(groups >= 1 && in_group * groups == x.size(1), op, ": the weight takes ", in_group * groups,
                   " channels and x has ", x.size(1));
   STD_TORCH_CHECK(out_channels % groups == 0, op, ": Cout must be a multiple of groups");
+  STD_TORCH_CHECK(in_group >= 1 && out_channels >= 1, op, ": there must be at least one channel");
   return {taps, groups, in_group, out_channels / groups};
 }
 

@@ -14,6 +14,7 @@ Tensor reach_sites(const Tensor& sites_tensor, const Tensor& offsets_tensor, std
                       offsets_tensor.scalar_type() == ScalarType::Int &&
                       static_cast<int64_t>(stride.size()) == dim,
                   "reach_sites: offsets must be int32 [K, D] and stride [D]");
+  check_strides(stride, "reach_sites");
   STD_TORCH_CHECK(bounds.empty() || static_cast<int64_t>(bounds.size()) == 2 * dim,
                   "reach_sites: bounds must hold D minima and D maxima");
   const Tensor sites_c = torch::stable::contiguous(sites_tensor);

@@ -18,7 +18,8 @@ struct Segments {
       : rows(rows_tensor.const_data_ptr<int32_t>()), ptr(ptr_tensor.const_data_ptr<int64_t>()),
         count(ptr_tensor.size(0) - 1), channels(x.size(1)) {
     const int64_t entries = rows_tensor.size(0), limit = x.size(0);
-    STD_TORCH_CHECK(ptr[0] == 0 && ptr[count] <= entries, op, ": ptr reaches beyond the list");
+    check_parts(ptr_tensor, ptr[count], op);
+    STD_TORCH_CHECK(ptr[count] <= entries, op, ": ptr reaches beyond the list");
     std::atomic<bool> outside{false};
     parallel_blocks(entries, 1 << 16, [&](int64_t, int64_t begin, int64_t end) {
       bool bad = false;

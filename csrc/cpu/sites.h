@@ -97,7 +97,11 @@ class IndexView {
   static constexpr int64_t kHeader = 32;
   static constexpr int64_t kEmpty = -1;
 
-  IndexView(const int64_t* data, const int32_t* sites) : sites_(sites), slots_(data + kHeader) {
+  IndexView(const Tensor& index, const Tensor& sites, const char* op) : sites_(sites.const_data_ptr<int32_t>()) {
+    STD_TORCH_CHECK(index.dim() == 1 && index.scalar_type() == ScalarType::Long && index.size(0) > kHeader, op,
+                    ": the index is not one that build_index has filled");
+    const int64_t* data = index.const_data_ptr<int64_t>();
+    slots_ = data + kHeader;
     exact_ = data[0] != 0;
     capacity_ = data[1];
     packing_.columns = static_cast<int>(data[2]);

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from perception.sparse.conv import conv
 from perception.sparse.kernel_map import KernelMap
-from perception.sparse.offsets import kernel_offsets, per_axis
+from perception.sparse.offsets import MAX_STRIDE, kernel_offsets, per_axis
 from perception.sparse.sites import Sites, coarser, finer
 from perception.sparse.tensor import SparseTensor
 
@@ -57,13 +57,13 @@ class SparseKernel(nn.Module):
         offsets = kernel_offsets(kernel, kernel_size, dim=dim, dilation=dilation, padding=padding)
         self.register_buffer("offsets", offsets, persistent=False)
         self.dim = dim
-        self.stride = per_axis(stride, dim, "stride")
+        self.stride = per_axis(stride, dim, "stride", maximum=MAX_STRIDE)
         self.kernel_size = (
             per_axis(kernel_size, dim, "kernel_size") if isinstance(kernel, str) else None
         )
         self.kernel_name = kernel if isinstance(kernel, str) else "custom"
         self._key = tuple(tuple(row) for row in offsets.tolist())
-        self._symmetric = bool(torch.equal(offsets, -offsets.flip(0)))
+        self._symmetric = bool(torch.equal(offsets.long(), -offsets.long().flip(0)))
 
     @property
     def num_taps(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.nn.conv import SparseKernel, check_input, made_from
-from perception.sparse.offsets import per_axis
+from perception.sparse.offsets import MAX_STRIDE, per_axis
 from perception.sparse.ops import segment_max, segment_sum
 from perception.sparse.sites import Sites
 from perception.sparse.tensor import SparseTensor
@@ -31,7 +31,10 @@ def window_padding(
 ) -> list[int]:
     """Windows that tile (size equal to stride) begin at their site's corner; others are placed as
     by ``Conv(padding="same")``."""
-    sizes, steps = per_axis(kernel_size, dim, "kernel_size"), per_axis(stride, dim, "stride")
+    sizes, steps = (
+        per_axis(kernel_size, dim, "kernel_size"),
+        per_axis(stride, dim, "stride", maximum=MAX_STRIDE),
+    )
     return [0 if size == step else (size - 1) // 2 for size, step in zip(sizes, steps, strict=True)]
 
 

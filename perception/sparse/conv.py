@@ -90,6 +90,10 @@ def product_dtype(
         raise ValueError(
             f"the layer takes {weight.shape[1] * groups} channels and the features have {features.shape[1]}"
         )
+    if 0 in weight.shape[1:]:
+        raise ValueError(
+            f"the weight has shape {tuple(weight.shape)}; there is no layer without channels"
+        )
     tf32 = dtype == torch.float32 and device == "cuda" and torch.backends.cuda.matmul.allow_tf32
     return dtype, tf32
 

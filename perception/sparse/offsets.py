@@ -14,7 +14,12 @@ __all__ = ["kernel_offsets", "per_axis"]
 KERNELS = ("cube", "cross", "hybrid", "causal")
 
 
-def per_axis(value: int | Sequence[int], dim: int, name: str, minimum: int = 1) -> tuple[int, ...]:
+MAX_STRIDE = 2**31 - 1  # a site times it fits 64 bits
+
+
+def per_axis(
+    value: int | Sequence[int], dim: int, name: str, minimum: int = 1, maximum: int | None = None
+) -> tuple[int, ...]:
     """One integer an axis.
 
     >>> per_axis(3, 2, "kernel_size")
@@ -32,6 +37,8 @@ def per_axis(value: int | Sequence[int], dim: int, name: str, minimum: int = 1) 
         )
     if any(v < minimum for v in values):
         raise ValueError(f"{name} is {values}; every entry must be at least {minimum}")
+    if maximum is not None and any(v > maximum for v in values):
+        raise ValueError(f"{name} is {values}; no entry may be above {maximum}")
     return values
 
 

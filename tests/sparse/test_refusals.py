@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+
 import pytest
 import torch
+from checks import check_conv
 from conftest import surface
 
+import perception
+from perception import SparseTensor, nn
 from perception._native import ops
-from perception.sparse.kernel_map import kernel_map
+from perception.sparse.kernel_map import KernelMap, kernel_map
 from perception.sparse.offsets import kernel_offsets
 from perception.sparse.ops import build_index
 
@@ -39,3 +46,92 @@ def test_row_counts_of_forged_sizes_are_refused_or_carried() -> None:
         grad = torch.empty(rows, 16)
         assert ops.conv(x, weight, None, pairs, [], rows, 1, False).shape == (rows, 16)
         assert ops.conv_weight_grad(x, grad, pairs, [], 1, False, False).shape == (27, 8, 16)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(300, 100), (100, 300), (300, 300)])
+def test_sites_that_share_memory_need_not_be_the_same(inputs: int, outputs: int) -> None:
+    sites = torch.unique(surface(900), dim=0)[:300]
+    x = SparseTensor(torch.randn(inputs, 2).double(), sites[:inputs])
+    x.features.requires_grad_()
+    wanted = [tuple(site) for site in sites[:outputs].tolist()]
+    layer = nn.Conv(2, 3).double()
+    taps = layer.offsets.tolist()
+    check_conv(layer, x, taps, stride=(1, 1, 1), expected=wanted, sites=sites[:outputs])
+
+
+def test_a_tap_at_the_end_of_int32_is_not_its_own_opposite() -> None:
+    sites = torch.zeros(5, 5, dtype=torch.int32)
+    sites[:, 1] = torch.arange(5)
+    layer = nn.Conv(1, 1, dim=4, bias=False, kernel=torch.tensor([[-(2**31), 0, 0, 0]]))
+    assert not layer(SparseTensor(torch.ones(5, 1), sites)).features.any()
+
+
+def test_strides_beyond_int32_and_layers_without_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"stride is .* above 2147483647"):
+        nn.Conv(1, 1, stride=(2**40, 1, 1))
+    sites = surface(50)
+    rows = torch.arange(len(sites), dtype=torch.int32)
+    identity = KernelMap((rows, rows, torch.tensor([0, len(sites)])), monotone=True)
+    for given, made in ((0, 4), (4, 0)):
+        x, weight = torch.ones(len(sites), given), torch.ones(1, given, made)
+        with pytest.raises(ValueError, match="no layer without channels"):
+            perception.sparse.conv(x, weight, None, identity, len(sites))
+
+
+X, ROWS = torch.randn(6, 4), torch.arange(6, dtype=torch.int32)
+SITES = torch.nn.functional.pad(torch.arange(6, dtype=torch.int32)[:, None], (1, 0))
+NOTHING = torch.empty(0, dtype=torch.int64)
+MISUSES: dict[str, Callable[[], object]] = {
+    "ptr falls": lambda: ops.segment_sum(X, ROWS, torch.tensor([0, 5, 2, 6]), None, False),
+    "map falls": lambda: ops.transpose_map(ROWS, ROWS, torch.tensor([0, 9, 6]), 6),
+    "map has ends of two lengths": lambda: ops.transpose_map(
+        ROWS, ROWS[:5], torch.tensor([0, 6]), 6
+    ),
+    "map has steps": lambda: ops.transpose_map(ROWS[::2], ROWS[::2], torch.tensor([0, 3]), 6),
+    "statistics of other channels": lambda: ops.batch_norm_backward(
+        X, X, None, None, torch.zeros(3), torch.ones(3), 1e-5, False
+    ),
+    "index is empty": lambda: ops.lookup(NOTHING, SITES, SITES),
+    "stride is zero": lambda: ops.reach_sites(SITES, SITES[:1, 1:], [0], False, []),
+    "stride overflows": lambda: ops.kernel_map(None, SITES, SITES, SITES[:1, 1:], [2**40], False),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_operators_refuse_what_would_read_foreign_memory(name: str) -> None:
+    with pytest.raises(RuntimeError):
+        MISUSES[name]()
+
+
+EXHAUSTED = """
+import resource, torch
+from perception import SparseTensor, nn
+
+torch.set_num_threads(1)
+axes = [torch.arange(n) for n in (1, 32, 16, 64)]
+sites = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 4).int()
+
+
+def pairs(size):
+    return nn.Conv(1, 1, size).plan(SparseTensor(torch.ones(len(sites), 1), sites))[0].num_pairs
+
+
+before = pairs(3)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (30 << 20), resource.RLIM_INFINITY))
+try:
+    pairs(17)
+except (RuntimeError, MemoryError) as error:
+    print("refused:", error)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert pairs(3) == before
+print("goes on")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_work_goes_on_after_memory_was_exhausted() -> None:
+    done = subprocess.run([sys.executable, "-c", EXHAUSTED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "refused" in done.stdout
+    assert "goes on" in done.stdout
