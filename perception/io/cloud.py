@@ -80,6 +80,7 @@ class PointCloud:
 
         The intensity is brought to 0..1 by :func:`perception.io.normalise_intensity`; a fifth
         column is kept as attribute ``ring``; further columns are ``column5``, ``column6``, …
+        Coordinates beyond 10 km are moved to an ``origin`` of their own, as the readers do.
 
         Args:
             array: anything numpy makes numbers of, torch tensors on the CPU included.
@@ -88,7 +89,7 @@ class PointCloud:
         Raises:
             ValueError: the shape is not ``[N, 3+]``, or the values are no finite numbers.
         """
-        from perception.io.columns import normalise_intensity
+        from perception.io.columns import far_origin, normalise_intensity
 
         values = np.asarray(array)
         if values.ndim != 2 or values.shape[1] < 3 or values.dtype.kind not in "fiu":
@@ -101,7 +102,13 @@ class PointCloud:
             attributes["intensity"] = normalise_intensity(values[:, 3])
         for column in range(4, values.shape[1]):
             attributes["ring" if column == 4 else f"column{column}"] = values[:, column].copy()
-        return cls(values[:, :3].astype(np.float32), attributes, **fields)
+        xyz = values[:, :3]
+        if "origin" not in fields and np.isfinite(xyz).all():
+            origin = far_origin(xyz)
+            if origin.any():
+                xyz = xyz.astype(np.float64) - origin
+                fields = {"frame": "world", **fields, "origin": origin}
+        return cls(xyz.astype(np.float32), attributes, **fields)
 
     def __len__(self) -> int:
         return len(self.points)

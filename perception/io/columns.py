@@ -144,6 +144,14 @@ def cloud_from_columns(
     return make_cloud(path, xyz, named, frame=frame)
 
 
+def far_origin(xyz: np.ndarray) -> np.ndarray:
+    """What float32 needs taken off finite coordinates ``[N, 3]``: their median in whole metres where
+    any is beyond ``FAR``, else zeros; ``[3]`` float64."""
+    if len(xyz) == 0 or np.abs(xyz).max() <= FAR:
+        return np.zeros(3)
+    return np.round(np.median(xyz.astype(np.float64), axis=0))
+
+
 def make_cloud(
     path: str | PathLike[str],
     xyz: np.ndarray,
@@ -179,10 +187,8 @@ def make_cloud(
         xyz = xyz[valid]
         attributes = {name: values[valid] for name, values in attributes.items()}
     if origin is None:
-        origin = np.zeros(3)
-        if np.abs(xyz).max() > FAR:
-            origin = np.round(np.median(xyz.astype(np.float64), axis=0))
-            frame = "world"
+        origin = far_origin(xyz)
+        frame = "world" if origin.any() else frame
         local = xyz.astype(np.float64) - origin if origin.any() else xyz
     else:
         local = xyz

@@ -40,6 +40,15 @@ def test_selection_takes_attributes_along() -> None:
         np.testing.assert_array_equal(part.world()[0], [1, 3, 5])
 
 
+def test_from_array_keeps_millimetres_far_from_zero() -> None:
+    far = np.array([4.5e5, 5.4e6, 100.0]) + np.random.default_rng(0).random((50, 3))
+    cloud = PointCloud.from_array(far)
+    assert cloud.frame == "world"
+    np.testing.assert_allclose(cloud.points + cloud.origin, far, atol=1e-4)
+    given = PointCloud.from_array(far - 4.5e5, origin=[1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(given.origin, [1.0, 2.0, 3.0])
+
+
 def test_from_array() -> None:
     array = np.array([[1, 2, 3, 255, 31], [4, 5, 6, 0, 2]], dtype=np.float64)
     cloud = PointCloud.from_array(array, frame="world")
