@@ -51,13 +51,13 @@ inline void check_sites(const Tensor& sites, const char* op, const char* name) {
 }
 
 inline void check_rows(const Tensor& rows, const char* op, const char* name) {
-  STD_TORCH_CHECK(rows.dim() == 1 && rows.scalar_type() == ScalarType::Int && rows.is_contiguous(), op, ": ", name,
-                  " must be int32 [P], contiguous");
+  STD_TORCH_CHECK(rows.dim() == 1 && rows.scalar_type() == ScalarType::Int, op, ": ", name,
+                  " must be int32 [P]");
 }
 
 inline void check_ptr(const Tensor& ptr, const char* op) {
-  STD_TORCH_CHECK(ptr.dim() == 1 && ptr.size(0) >= 1 && ptr.scalar_type() == ScalarType::Long && ptr.is_contiguous(), op,
-                  ": ptr must be int64, contiguous, with at least one entry");
+  STD_TORCH_CHECK(ptr.dim() == 1 && ptr.size(0) >= 1 && ptr.scalar_type() == ScalarType::Long, op,
+                  ": ptr must be int64 with at least one entry");
 }
 
 // Site times stride plus offset then fits 64 bits.

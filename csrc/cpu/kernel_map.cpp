@@ -325,10 +325,12 @@ Map kernel_map(const std::optional<Tensor>& given_index, const Tensor& in_sites,
 }
 
 // The same pairs with input and output exchanged, sorted by the new output within each tap.
-Map transpose_map(const Tensor& in_rows, const Tensor& out_rows, const Tensor& tap_ptr, int64_t num_in) {
-  check_rows(in_rows, "transpose_map", "in_rows");
-  check_rows(out_rows, "transpose_map", "out_rows");
-  check_ptr(tap_ptr, "transpose_map");
+Map transpose_map(const Tensor& given_in, const Tensor& given_out, const Tensor& given_ptr, int64_t num_in) {
+  check_rows(given_in, "transpose_map", "in_rows");
+  check_rows(given_out, "transpose_map", "out_rows");
+  check_ptr(given_ptr, "transpose_map");
+  const Tensor in_rows = torch::stable::contiguous(given_in), out_rows = torch::stable::contiguous(given_out),
+               tap_ptr = torch::stable::contiguous(given_ptr);
   check_parts(tap_ptr, in_rows.size(0), "transpose_map");
   STD_TORCH_CHECK(in_rows.size(0) == out_rows.size(0), "transpose_map: in_rows and out_rows differ in length");
   STD_TORCH_CHECK(num_in >= 0 && num_in <= kMaxRows, "transpose_map: num_in is out of range");

@@ -18,6 +18,8 @@ struct Map {
     check_rows(map[0], op, "in_rows");
     check_rows(map[1], op, "out_rows");
     check_ptr(map[2], op);
+    STD_TORCH_CHECK(map[0].is_contiguous() && map[1].is_contiguous() && map[2].is_contiguous(), op,
+                    ": a map's tensors must be contiguous");
     in = map[0].const_data_ptr<int32_t>();
     out = map[1].const_data_ptr<int32_t>();
     ptr = map[2].const_data_ptr<int64_t>();

@@ -37,6 +37,9 @@ class KernelMap:
     __slots__ = ("_by_output", "_pairs", "_reverse", "monotone")
 
     def __init__(self, pairs: Pairs | None, monotone: bool, reverse: Pairs | None = None):
+        if pairs is not None:  # the operators read the lists as they lie
+            in_rows, out_rows, tap_ptr = pairs
+            pairs = in_rows.contiguous(), out_rows.contiguous(), tap_ptr.contiguous()
         self._pairs = pairs
         self.monotone = monotone
         if monotone and pairs is not None:

@@ -78,6 +78,17 @@ def test_strides_beyond_int32_and_layers_without_channels_are_refused() -> None:
             perception.sparse.conv(x, weight, None, identity, len(sites))
 
 
+def test_maps_of_ones_own_may_be_views() -> None:
+    rows = torch.arange(12, dtype=torch.int32)
+    ends, steps = torch.tensor([0, 3]), rows[::2][:3]
+    x, weight = torch.randn(12, 4, requires_grad=True), torch.randn(1, 4, 2)
+    y = perception.sparse.conv(x, weight, None, KernelMap((steps, rows[:3], ends), False), 3)
+    assert torch.allclose(y, x[[0, 2, 4]] @ weight[0], atol=1e-6)
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.any(1).nonzero().flatten().tolist() == [0, 2, 4]
+
+
 X, ROWS = torch.randn(6, 4), torch.arange(6, dtype=torch.int32)
 SITES = torch.nn.functional.pad(torch.arange(6, dtype=torch.int32)[:, None], (1, 0))
 NOTHING = torch.empty(0, dtype=torch.int64)
@@ -87,7 +98,9 @@ MISUSES: dict[str, Callable[[], object]] = {
     "map has ends of two lengths": lambda: ops.transpose_map(
         ROWS, ROWS[:5], torch.tensor([0, 6]), 6
     ),
-    "map has steps": lambda: ops.transpose_map(ROWS[::2], ROWS[::2], torch.tensor([0, 3]), 6),
+    "map has steps": lambda: ops.conv(
+        X, torch.ones(1, 4, 2), None, [ROWS[::2], ROWS[::2], torch.tensor([0, 3])], [], 6, 1, False
+    ),
     "statistics of other channels": lambda: ops.batch_norm_backward(
         X, X, None, None, torch.zeros(3), torch.ones(3), 1e-5, False
     ),
