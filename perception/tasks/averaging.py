@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 
 __all__ = ["AveragedWeights"]
@@ -41,3 +42,7 @@ class AveragedWeights(WeightAveraging):
                 torch._foreach_copy_(list(average), list(now))
 
         super().__init__(multi_avg_fn=update)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves the average in the model, also where the training had ended before it was resumed."""
+        self._copy_average_to_current(pl_module)

@@ -68,7 +68,8 @@ class ModelExport(Callback):
                 "command": self.command,
                 "seed": self.seed,
                 "steps": trainer.global_step,
-                "metrics": _finite(trainer.callback_metrics),
+                "metrics": _finite(trainer.callback_metrics)
+                or _metrics_of(path, trainer.global_step),
             },
         }
         checkpoint.save(path, tensors, metadata)
@@ -99,6 +100,15 @@ class PredictionWriter(BasePredictionWriter):
         """Writes what `predict_step` gave for a batch."""
         self.folder.mkdir(parents=True, exist_ok=True)
         pl_module.write(self.folder, prediction)  # type: ignore[operator]
+
+
+def _metrics_of(path: Path, steps: int) -> dict[str, float]:
+    """Those in the file that a training of as many steps wrote; a finished one given again has none."""
+    try:
+        history = checkpoint.load(path)[1].get("history", {})
+    except (OSError, ValueError):  # none there, or not a model's
+        return {}
+    return dict(history.get("metrics", {})) if history.get("steps") == steps else {}
 
 
 def _finite(metrics: Any) -> dict[str, float]:

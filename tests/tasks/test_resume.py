@@ -83,3 +83,8 @@ def test_killed_three_times_it_ends_with_the_same_weights(
     assert metadata["history"]["metrics"] == described["history"]["metrics"]
     # What an epoch counts does not begin anew in its middle.
     assert column(killed, "train/miou")[-1] == column(whole, "train/miou")[-1]
+
+    assert run(command(killed)) == 0  # nothing is left to do, and nothing is lost
+    again, described = checkpoint.load(killed / "model.safetensors")
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
+    assert metadata["history"]["metrics"] == described["history"]["metrics"]
