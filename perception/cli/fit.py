@@ -13,6 +13,7 @@ command line. One run lives in one folder, `trainer.default_root_dir`:
 
 from __future__ import annotations
 
+import inspect
 import logging
 import pickle
 import shlex
@@ -104,6 +105,7 @@ class FitCLI(LightningCLI):
 
     def __init__(self, argv: list[str]) -> None:
         self._argv = argv
+        _read_counts_as_counts()
         super().__init__(
             save_config_callback=_SaveConfig,
             save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
@@ -198,6 +200,17 @@ class FitCLI(LightningCLI):
             name, mode = monitor
             writers.append(ModelCheckpoint(filename="best", monitor=name, mode=mode, **common))
         return writers
+
+
+def _read_counts_as_counts() -> None:
+    """Has the parser take `--trainer.limit_val_batches=3` as three batches.
+
+    `typing` keeps one order of a union for the whole process, that of whoever wrote it first. With float
+    first the parser makes 3.0 of it, which the trainer refuses, and of 1 all batches.
+    """
+    annotations = inspect.unwrap(Trainer.__init__).__annotations__
+    for name in ("train", "val", "test", "predict"):
+        annotations[f"limit_{name}_batches"] = int | float | None
 
 
 class _ValidateLast(Callback):

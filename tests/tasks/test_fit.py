@@ -197,6 +197,18 @@ def test_usage_errors_end_with_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["fit", "--help"]) == 0
 
 
+@pytest.mark.parametrize(("given", "meant"), [("1", 1), ("3", 3), ("0.5", 0.5), ("1.0", 1.0)])
+def test_limits_are_counts_or_shares(
+    given: str, meant: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = [f"--trainer.limit_{name}_batches={given}" for name in ("train", "val", "test")]
+    assert run(["fit", "--config", "street-minkunet", *limits, "--print_config"]) == 0
+    trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    for name in ("train", "val", "test"):
+        value = trainer[f"limit_{name}_batches"]
+        assert (value, type(value)) == (meant, type(meant))
+
+
 def test_unknown_configuration_names_the_bundled_ones() -> None:
     with pytest.raises(FileNotFoundError, match=r"no\.yaml.*street-minkunet"):
         run(["fit", "--config", "no.yaml"])
