@@ -60,12 +60,6 @@ inline void check_ptr(const Tensor& ptr, const char* op) {
                   ": ptr must be int64 with at least one entry");
 }
 
-// Site times stride plus offset then fits 64 bits.
-inline void check_strides(const std::vector<int64_t>& stride, const char* op) {
-  for (const int64_t s : stride)
-    STD_TORCH_CHECK(s >= 1 && s <= std::numeric_limits<int32_t>::max(), op, ": a stride of ", s, " is not in 1 .. 2^31 - 1");
-}
-
 // Calls f with a value of the C++ type of a floating dtype.
 template <class F>
 void dispatch_floating(ScalarType type, const char* op, const F& f) {

@@ -10,6 +10,12 @@
 
 namespace perception {
 
+// Site times stride plus offset then fits 64 bits.
+inline void check_strides(const std::vector<int64_t>& stride, const char* op) {
+  for (const int64_t s : stride)
+    STD_TORCH_CHECK(s >= 1 && s <= std::numeric_limits<int32_t>::max(), op, ": a stride of ", s, " is not in 1 .. 2^31 - 1");
+}
+
 struct Bounds {
   std::array<int64_t, kMaxColumns> lo, hi;
 };

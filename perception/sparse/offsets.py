@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-__all__ = ["kernel_offsets", "per_axis"]
+__all__ = ["MAX_STRIDE", "kernel_offsets", "per_axis"]
 
 KERNELS = ("cube", "cross", "hybrid", "causal")
 
